@@ -1,0 +1,220 @@
+"""The data contract: a Great Expectations suite over per-record facts.
+
+    id          label  where               problem  height width channels non_finite minimum maximum
+    digit-0000  0      load_digits, row 0           8      8     1        0          0.0     15.0
+
+Rows that break an expectation go to quarantine with every reason; a data set with too many of
+them, or that breaks a bound of the whole set, is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from recaster.core.errors import ContractError
+from recaster.core.files import write_bytes, write_json
+from recaster.data.packed import read_groups
+from recaster.recipe.schema import ContractSection, DataSection
+
+if TYPE_CHECKING:
+    from great_expectations.expectations.expectation import Expectation
+
+ACCEPTED = "accepted.npy"
+QUARANTINE = "quarantine.jsonl"
+REPORT = "report.md"
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowRule:
+    """An expectation on every record, and what its breach means in words."""
+
+    expectation: Expectation
+    column: str
+    meaning: str
+
+
+def collect_facts(folder: Path) -> pd.DataFrame:
+    """One row of facts for each record of the packed set in `folder`."""
+    rows: list[dict[str, Any]] = []
+    for batch in read_groups(folder):
+        for record in batch.to_pylist():
+            pixels = np.asarray(record.pop("pixels") or [], dtype=np.float32)
+            finite = pixels[np.isfinite(pixels)]
+            record["non_finite"] = int(pixels.size - finite.size)
+            record["minimum"] = float(finite.min()) if finite.size else None
+            record["maximum"] = float(finite.max()) if finite.size else None
+            rows.append(record)
+    columns = ["id", "label", "where", "problem", "height", "width", "channels", "non_finite", "minimum", "maximum"]
+    facts = pd.DataFrame(rows, columns=columns)
+    facts["row"] = np.arange(len(facts))
+    return facts
+
+
+def image_rules(data: DataSection) -> list[RowRule]:
+    """The rules for labelled pictures."""
+    import great_expectations.expectations as gxe
+
+    image = data.image
+    rules = [
+        (gxe.ExpectColumnValuesToBeInSet(column="problem", value_set=[""]), "problem", "cannot be read"),
+        (gxe.ExpectColumnValuesToNotBeNull(column="id"), "id", "has no id"),
+        (gxe.ExpectColumnValuesToBeUnique(column="id"), "id", "shares its id with another record"),
+        (gxe.ExpectColumnValuesToNotBeNull(column="label"), "label", "has no label"),
+        (
+            gxe.ExpectColumnValuesToBeInSet(column="label", value_set=data.labels),
+            "label",
+            "has a label outside the recipe's data.labels",
+        ),
+        (gxe.ExpectColumnValuesToBeInSet(column="non_finite", value_set=[0]), "non_finite", "has NaN or infinite pixels"),
+        (
+            gxe.ExpectColumnValuesToBeBetween(column="minimum", min_value=image.minimum),
+            "minimum",
+            f"has a pixel below {image.minimum}",
+        ),
+        (
+            gxe.ExpectColumnValuesToBeBetween(column="maximum", max_value=image.maximum),
+            "maximum",
+            f"has a pixel above {image.maximum}",
+        ),
+    ]
+    for side in ("height", "width", "channels"):
+        wanted = getattr(image, side)
+        rule = gxe.ExpectColumnValuesToBeInSet(column=side, value_set=[wanted])
+        rules.append((rule, side, f"has another {side} than {wanted}"))
+    return [RowRule(expectation=rule, column=column, meaning=meaning) for rule, column, meaning in rules]
+
+
+def check_contract(facts: pd.DataFrame, rules: list[RowRule], *, data: DataSection, contract: ContractSection, folder: Path) -> dict[str, Any]:
+    """Check `facts`, write report, quarantine and accepted row numbers into `folder`.
+
+    Returns:
+        Counts for people and later steps.
+
+    Raises:
+        ContractError: the data set is refused; `folder` holds the report and the quarantine.
+    """
+    if facts.empty:
+        raise ContractError(
+            "The data set is empty.", where=data.source, value="0 records", repair="add records, or correct data.source"
+        )
+    reasons = _find_breaches(facts, rules, folder)
+    quarantined = facts[facts["row"].isin(reasons)]
+    accepted = facts[~facts["row"].isin(reasons)]
+    _write_quarantine(quarantined, reasons, folder)
+    np.save(folder / ACCEPTED, accepted["row"].to_numpy(np.int64))
+    counts = accepted["label"].value_counts().reindex(data.labels, fill_value=0)
+    summary = {
+        "rows": len(facts),
+        "accepted": len(accepted),
+        "quarantined": len(quarantined),
+        "rows_per_label": {str(label): int(count) for label, count in counts.items()},
+    }
+    failures = _find_failures(summary, quarantined, reasons, contract)
+    write_bytes(folder / REPORT, _render_report(summary, rules, reasons, failures).encode())
+    if failures:
+        raise _refuse(failures, quarantined, reasons, data, folder)
+    return summary
+
+
+def _find_breaches(facts: pd.DataFrame, rules: list[RowRule], folder: Path) -> dict[int, list[str]]:
+    """Run the suite; which rows break it, and how."""
+    import great_expectations as gx
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = gx.data_context.types.base.ProgressBarsConfig(globally=False)
+    asset = context.data_sources.add_pandas("facts").add_dataframe_asset("records")
+    batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": facts})
+    suite = gx.ExpectationSuite(name="records", expectations=[rule.expectation for rule in rules])
+    result = batch.validate(suite, result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["row"]})
+    write_json(folder / "validation.json", json.loads(json.dumps(result.to_json_dict(), default=str).replace("NaN", "null")))
+    meanings = {(rule.expectation.expectation_type, rule.column): rule.meaning for rule in rules}
+    reasons: dict[int, list[str]] = {}
+    for outcome in result.results:
+        if outcome.exception_info.get("raised_exception"):
+            raise ContractError("An expectation could not be evaluated.", value=str(outcome.exception_info))
+        meaning = meanings[outcome.expectation_config.type, outcome.expectation_config.kwargs["column"]]
+        for entry in outcome.result.get("unexpected_index_list") or []:
+            reasons.setdefault(int(entry["row"]), []).append(meaning)
+    return reasons
+
+
+def _write_quarantine(quarantined: pd.DataFrame, reasons: dict[int, list[str]], folder: Path) -> None:
+    lines = [
+        json.dumps(
+            {
+                "id": record["id"],
+                "label": record["label"],
+                "where": record["where"],
+                "row": record["row"],
+                "reasons": reasons[record["row"]],
+                "problem": record["problem"],
+            }
+        )
+        for record in quarantined.to_dict("records")
+    ]
+    write_bytes(folder / QUARANTINE, "".join(line + "\n" for line in lines).encode())
+
+
+def _find_failures(
+    summary: dict[str, Any], quarantined: pd.DataFrame, reasons: dict[int, list[str]], contract: ContractSection
+) -> list[str]:
+    failures = []
+    fraction = len(quarantined) / summary["rows"]
+    if fraction > contract.max_quarantined_fraction:
+        failures.append(
+            f"{len(quarantined)} of {summary['rows']} records ({fraction:.2%}) break the contract; "
+            f"contract.max_quarantined_fraction allows {contract.max_quarantined_fraction:.2%}"
+        )
+    if summary["accepted"] < contract.min_rows:
+        failures.append(f"{summary['accepted']} good records; contract.min_rows wants {contract.min_rows}")
+    present = [label for label, count in summary["rows_per_label"].items() if count]
+    if len(present) == 1:
+        failures.append(f"all good records have one label, {present[0]!r}: there is nothing to tell apart")
+    scarce = {label: count for label, count in summary["rows_per_label"].items() if count < contract.min_rows_per_label}
+    if scarce:
+        named = ", ".join(f"{label!r} has {count}" for label, count in scarce.items())
+        failures.append(f"contract.min_rows_per_label wants {contract.min_rows_per_label}: {named}")
+    return failures
+
+
+def _refuse(
+    failures: list[str], quarantined: pd.DataFrame, reasons: dict[int, list[str]], data: DataSection, folder: Path
+) -> ContractError:
+    examples = [
+        f"{record['where']} (id {record['id']!r}, label {record['label']!r}) {'; '.join(reasons[record['row']])}"
+        + (f" [{record['problem']}]" if record["problem"] else "")
+        for record in quarantined.head(_SHOWN).to_dict("records")
+    ]
+    return ContractError(
+        "The data set breaks its contract: " + "; ".join(failures) + ".",
+        where=data.source,
+        value="\n          ".join(examples) or None,
+        repair=f"correct the records ({folder / QUARANTINE} lists all) or the recipe's contract section",
+    )
+
+
+def _render_report(
+    summary: dict[str, Any], rules: list[RowRule], reasons: dict[int, list[str]], failures: list[str]
+) -> str:
+    lines = [
+        "# Data contract",
+        "",
+        f"{summary['accepted']} of {summary['rows']} records accepted, {summary['quarantined']} in quarantine. "
+        + ("**Refused:** " + "; ".join(failures) if failures else "**Accepted.**"),
+        "",
+        "| a record is quarantined when it … | expectation | records |",
+        "|---|---|---:|",
+    ]
+    for rule in rules:
+        broken = sum(rule.meaning in found for found in reasons.values())
+        lines.append(f"| {rule.meaning} | `{rule.expectation.expectation_type}` on `{rule.column}` | {broken} |")
+    lines += ["", "| label | records |", "|---|---:|"]
+    lines += [f"| {label} | {count} |" for label, count in summary["rows_per_label"].items()]
+    return "\n".join(lines) + "\n"

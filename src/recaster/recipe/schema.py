@@ -1,0 +1,230 @@
+"""The recipe's schema: the whole truth of a cast. Defaults live here and nowhere else.
+
+Fields without a default are decisions that every recipe states. Units are in names or under the field.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+METRICS = {
+    "accuracy": "higher",
+    "macro_f1": "higher",
+    "negative_log_likelihood": "lower",
+    "calibration_error": "lower",
+    "predictive_entropy": "lower",
+}
+"""Every metric that a gate can name, and which direction is better."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _known_metric(name: str) -> str:
+    if name not in METRICS:
+        raise ValueError(f"unknown metric {name!r}; known: {', '.join(METRICS)}")
+    return name
+
+
+Metric = Annotated[str, AfterValidator(_known_metric)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class ImageShape(_Section):
+    """What every picture of the data set must look like."""
+
+    height: int = Field(ge=4, le=4096)
+    width: int = Field(ge=4, le=4096)
+    channels: Literal[1, 3]
+    minimum: float
+    """Smallest legal pixel value."""
+    maximum: float
+    """Largest legal pixel value; pixels are scaled so that minimum..maximum becomes 0..1."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ImageShape:
+        if self.minimum >= self.maximum:
+            raise ValueError(f"minimum ({self.minimum}) must be below maximum ({self.maximum})")
+        return self
+
+
+class DataSection(_Section):
+    """Which data, under which licence, with which labels."""
+
+    source: str = Field(min_length=1)
+    """`builtin:digits`, or a JSON lines file, a CSV file or an image folder, relative to the project."""
+    licence: str = Field(min_length=1)
+    labels: list[str] = Field(min_length=2)
+    """Every legal label, in the order of the model's outputs."""
+    image: ImageShape
+
+    @model_validator(mode="after")
+    def _distinct(self) -> DataSection:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"labels repeat: {self.labels}")
+        return self
+
+
+class ContractSection(_Section):
+    """When a data set is refused; below these bounds, bad rows go to quarantine."""
+
+    max_quarantined_fraction: float = Field(default=0.01, ge=0, le=1)
+    min_rows: int = Field(default=100, ge=1)
+    min_rows_per_label: int = Field(default=10, ge=1)
+    """Fewer would leave a split without the label."""
+
+
+class SplitSection(_Section):
+    """How records are divided; duplicates of one picture always stay on one side."""
+
+    seed: Seed
+    validation: Fraction
+    test: Fraction
+    near_duplicate_distance: float = Field(default=0.06, ge=0, le=1)
+    """Root mean square pixel difference, as a fraction of the pixel range, under which two pictures are one."""
+
+    @model_validator(mode="after")
+    def _room_for_training(self) -> SplitSection:
+        if self.validation + self.test >= 0.9:
+            raise ValueError("validation and test together leave less than a tenth for training")
+        return self
+
+
+class ModelSection(_Section):
+    """Where the weights start."""
+
+    base: Literal["scratch:small-cnn"]
+    width: int = Field(default=32, ge=4, le=512)
+    """Channels of the first convolution; the second has twice as many."""
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+
+
+class Optimizer(_Section):
+    """Update rule."""
+
+    name: Literal["adamw", "sgd"]
+    learning_rate: float = Field(gt=0)
+    """Peak of the schedule."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Used by sgd; adamw keeps its betas of 0.9 and 0.999."""
+
+
+class Schedule(_Section):
+    """Learning rate over the run."""
+
+    name: Literal["cosine", "constant"] = "cosine"
+    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Share of all steps in which the rate rises linearly from zero."""
+
+
+class Augmentation(_Section):
+    """Random changes to training pictures."""
+
+    shift_pixels: int = Field(default=0, ge=0, le=64)
+    """Largest shift in each direction; the border is filled with the smallest pixel value."""
+
+
+class TrainSection(_Section):
+    """The optimisation."""
+
+    seed: Seed
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    """Samples in one optimizer step, over all ranks."""
+    optimizer: Optimizer
+    schedule: Schedule = Schedule()
+    augmentation: Augmentation = Augmentation()
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    max_gradient_norm: float = Field(default=1.0, gt=0)
+    checkpoint_every_steps: int = Field(default=50, ge=1)
+    keep_checkpoints: int = Field(default=3, ge=2)
+    """At least two, so that a damaged one has one before it."""
+    record_every_steps: int = Field(default=1, ge=1)
+    """Steps between two lines of the journal."""
+
+
+class DistributedSection(_Section):
+    """The processes that train together."""
+
+    strategy: Literal["single", "ddp"]
+    ranks: int = Field(ge=1, le=64)
+    threads_per_rank: int = Field(default=1, ge=1)
+    """CPU threads of one rank; part of the result, since another count sums in another order."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: one GPU a rank where there are enough, else CPU."""
+    max_restarts: int = Field(default=3, ge=0)
+    """How often the launcher replaces lost ranks before it gives up."""
+
+    @model_validator(mode="after")
+    def _single_is_one(self) -> DistributedSection:
+        if self.strategy == "single" and self.ranks != 1:
+            raise ValueError(f"strategy single has one rank, not {self.ranks}; use ddp")
+        return self
+
+
+class EvaluateSection(_Section):
+    """Metrics on the held-out split."""
+
+    seed: Seed = 0
+    bootstrap_samples: int = Field(default=1000, ge=100)
+    confidence: Fraction = 0.95
+    """Coverage of each interval."""
+    calibration_bins: int = Field(default=15, ge=2)
+
+
+class Bar(_Section):
+    """A bound that a metric's point estimate must keep."""
+
+    metric: Metric
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Bar:
+        if self.min is None and self.max is None:
+            raise ValueError(f"the bar for {self.metric} has neither min nor max")
+        return self
+
+
+class Comparison(_Section):
+    """How a challenger must beat the champion, on the same held-out records."""
+
+    metric: Metric
+    min_improvement: float = Field(default=0.0, ge=0)
+    """The improvement must be larger than this, in the metric's unit."""
+
+
+class GateSection(_Section):
+    """When a model may become champion."""
+
+    bars: list[Bar] = Field(min_length=1)
+    champion: Comparison
+
+
+class ScheduleSection(_Section):
+    """When the cast is repeated."""
+
+    cron: str = Field(min_length=9)
+    timezone: str = "UTC"
+
+
+class Recipe(_Section):
+    """One model kept fresh."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
+    """The registered model's name."""
+    workload: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
+    data: DataSection
+    contract: ContractSection = ContractSection()
+    split: SplitSection
+    model: ModelSection
+    train: TrainSection
+    distributed: DistributedSection
+    evaluate: EvaluateSection = EvaluateSection()
+    gate: GateSection
+    schedule: ScheduleSection | None = None
