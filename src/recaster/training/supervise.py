@@ -1,0 +1,137 @@
+"""The parent's side of a run: start the ranks, follow their journal, pass errors on.
+
+Imports no torch: the parent may be a Prefect task.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from recaster.core import errors
+from recaster.core.files import read_json, write_json
+from recaster.core.progress import Progress, Reporter
+from recaster.training.journal import JOURNAL, read_journal
+
+_POLL_SECONDS = 0.25
+_FORWARD_SECONDS = 2.0
+_STOP_SECONDS = 10
+_LOG_LINES = 15
+
+
+class Forwarder(Protocol):
+    """Sends journal records on to a tracking server."""
+
+    def forward(self, durable_step: int) -> None:
+        """Send what is new up to `durable_step`; never raise for a server's trouble."""
+
+
+def train(run_dir: Path, plan: dict[str, Any], *, reporter: Reporter, forwarder: Forwarder) -> dict[str, Any]:
+    """Train in `run_dir` as `plan` says, going on from its newest checkpoint; return the result.
+
+    Raises:
+        DivergedError, CheckpointError: raised by a rank.
+        TrainingError: the ranks ended without a result.
+    """
+    write_json(run_dir / "plan.json", plan)
+    (run_dir / "failure.json").unlink(missing_ok=True)
+    if not (run_dir / "result.json").exists():
+        log = run_dir / "ranks.log"
+        with log.open("ab") as output:
+            launcher = subprocess.Popen(
+                _command(run_dir, plan), stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+            try:
+                _follow(launcher, run_dir, reporter, forwarder)
+            finally:
+                _stop(launcher)
+        _raise_failure(run_dir, log, launcher.returncode)
+    _report_damage(run_dir / "ranks.log", reporter)
+    result: dict[str, Any] = read_json(run_dir / "result.json")
+    return result
+
+
+def _command(run_dir: Path, plan: dict[str, Any]) -> list[str]:
+    section = plan["distributed"]
+    return [
+        sys.executable,
+        "-m",
+        "recaster.distributed.launch",
+        f"--ranks={section['ranks']}",
+        f"--max-restarts={section['max_restarts']}",
+        f"--threads={section['threads_per_rank']}",
+        str(run_dir),
+    ]
+
+
+def _follow(launcher: subprocess.Popen[bytes], run_dir: Path, reporter: Reporter, forwarder: Forwarder) -> None:
+    journal, shown, forwarded, size = run_dir / JOURNAL, 0, 0.0, -1
+    while launcher.poll() is None:
+        time.sleep(_POLL_SECONDS)
+        present = journal.stat().st_size if journal.exists() else -1
+        if present == size:
+            continue
+        size = present
+        trained = [record for record in read_journal(journal) if record["kind"] == "train"]
+        if trained and trained[-1]["step"] != shown:
+            shown = trained[-1]["step"]
+            reporter.advance(_to_progress(trained[-1]))
+        if time.monotonic() - forwarded > _FORWARD_SECONDS:
+            forwarder.forward(_durable_step(run_dir))
+            forwarded = time.monotonic()
+
+
+def _to_progress(record: dict[str, Any]) -> Progress:
+    rate = record["samples_per_second"]
+    return Progress(
+        step=record["step"],
+        steps=record["steps"],
+        loss=record["loss"],
+        samples_per_second=rate,
+        seconds_left=record["seconds_left"],
+    )
+
+
+def _durable_step(run_dir: Path) -> int:
+    """The newest checkpoint's step: records up to it never change again."""
+    folder = run_dir / "checkpoints"
+    steps = [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.exists() else []
+    return max(steps, default=0)
+
+
+def _stop(launcher: subprocess.Popen[bytes]) -> None:
+    if launcher.poll() is not None:
+        return
+    launcher.terminate()  # the launcher ends its ranks
+    try:
+        launcher.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(launcher.pid, signal.SIGKILL)
+        launcher.wait()
+
+
+def _raise_failure(run_dir: Path, log: Path, code: int) -> None:
+    if (run_dir / "failure.json").exists():
+        failure = read_json(run_dir / "failure.json")
+        kind = getattr(errors, failure["kind"])
+        raise kind(failure["what"], where=failure["where"], value=failure["value"], repair=failure["repair"])
+    if not (run_dir / "result.json").exists():
+        tail = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+        raise errors.TrainingError(
+            "Training ended without a result.",
+            where=str(log),
+            value=f"exit code {code}\n" + "\n".join(tail),
+            repair="read the log; the same command goes on from the newest checkpoint",
+        )
+
+
+def _report_damage(log: Path, reporter: Reporter) -> None:
+    if log.exists():
+        for line in dict.fromkeys(log.read_text(errors="replace").splitlines()):
+            if line.startswith("warning: checkpoint"):
+                reporter.say(line)
