@@ -98,7 +98,7 @@ class ModelSection(_Section):
     """Where the weights start."""
 
     base: Literal["scratch:small-cnn"]
-    width: int = Field(default=32, ge=4, le=512)
+    width: int = Field(default=32, ge=4, le=512, multiple_of=4)
     """Channels of the first convolution; the second has twice as many."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
 

@@ -1,0 +1,119 @@
+"""Classification metrics on held-out probabilities, each with a bootstrap interval.
+
+Shapes: probabilities `(rows, classes)` that sum to 1 a row, targets `(rows,)` class numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recaster.core.seeds import derive_seed
+from recaster.recipe.schema import EvaluateSection
+
+_SMALLEST = 1e-12
+Probabilities = NDArray[np.float64]
+Targets = NDArray[np.int64]
+
+
+def accuracy(probabilities: Probabilities, targets: Targets) -> float:
+    """Share of rows whose largest probability is the target's."""
+    return float((probabilities.argmax(1) == targets).mean())
+
+
+def macro_f1(probabilities: Probabilities, targets: Targets) -> float:
+    """Mean over the classes that occur (as target or guess) of the harmonic mean of precision and recall."""
+    matrix = confusion_matrix(probabilities, targets)
+    hits, total = np.diag(matrix), matrix.sum(0) + matrix.sum(1)
+    return float((2.0 * hits[total > 0] / total[total > 0]).mean())
+
+
+def negative_log_likelihood(probabilities: Probabilities, targets: Targets) -> float:
+    """Mean nats a row."""
+    picked = probabilities[np.arange(len(targets)), targets]
+    return float(-np.log(np.maximum(picked, _SMALLEST)).mean())
+
+
+def predictive_entropy(probabilities: Probabilities, targets: Targets) -> float:  # noqa: ARG001 - one shape for all metrics
+    """Mean nats a row of the predicted distribution itself."""
+    return float(-(probabilities * np.log(np.maximum(probabilities, _SMALLEST))).sum(1).mean())
+
+
+def calibration_error(probabilities: Probabilities, targets: Targets, *, bins: int) -> float:
+    """Expected calibration error of the top guess, equal-width bins (Guo et al. 2017)."""
+    confidence, hit = probabilities.max(1), probabilities.argmax(1) == targets
+    index = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    gaps = np.bincount(index, weights=confidence - hit, minlength=bins)
+    return float(np.abs(gaps).sum() / len(targets))
+
+
+def confusion_matrix(probabilities: Probabilities, targets: Targets) -> NDArray[np.int64]:
+    """`(classes, classes)` counts, row: target, column: guess."""
+    classes = probabilities.shape[1]
+    flat = np.bincount(targets * classes + probabilities.argmax(1), minlength=classes * classes)
+    return flat.reshape(classes, classes)
+
+
+def metric_functions(section: EvaluateSection) -> dict[str, Callable[[Probabilities, Targets], float]]:
+    """Every metric by name."""
+    return {
+        "accuracy": accuracy,
+        "macro_f1": macro_f1,
+        "negative_log_likelihood": negative_log_likelihood,
+        "calibration_error": lambda p, t: calibration_error(p, t, bins=section.calibration_bins),
+        "predictive_entropy": predictive_entropy,
+    }
+
+
+def measure(probabilities: Probabilities, targets: Targets, section: EvaluateSection) -> dict[str, dict[str, float]]:
+    """`{metric: {value, low, high}}`; the interval is the percentile bootstrap over rows."""
+    draws = _draws(len(targets), section)
+    return {
+        name: {"value": function(probabilities, targets)}
+        | _interval([function(probabilities[rows], targets[rows]) for rows in draws], section.confidence)
+        for name, function in metric_functions(section).items()
+    }
+
+
+def paired_difference(
+    challenger: Probabilities, champion: Probabilities, targets: Targets, metric: str, section: EvaluateSection
+) -> tuple[float, float, float]:
+    """Challenger minus champion in `metric` on the same rows: point, low, high (paired bootstrap)."""
+    function = metric_functions(section)[metric]
+    values = [
+        function(challenger[rows], targets[rows]) - function(champion[rows], targets[rows])
+        for rows in _draws(len(targets), section)
+    ]
+    bounds = _interval(values, section.confidence)
+    return function(challenger, targets) - function(champion, targets), bounds["low"], bounds["high"]
+
+
+def class_table(probabilities: Probabilities, targets: Targets, labels: list[str]) -> list[dict[str, Any]]:
+    """A row a class: label, rows, precision, recall, f1 (0 where undefined)."""
+    matrix = confusion_matrix(probabilities, targets)
+    table = []
+    for number, label in enumerate(labels):
+        hits, guessed, rows = matrix[number, number], matrix[:, number].sum(), matrix[number].sum()
+        table.append(
+            {
+                "label": label,
+                "rows": int(rows),
+                "precision": float(hits / guessed) if guessed else 0.0,
+                "recall": float(hits / rows) if rows else 0.0,
+                "f1": float(2 * hits / (rows + guessed)) if rows + guessed else 0.0,
+            }
+        )
+    return table
+
+
+def _draws(rows: int, section: EvaluateSection) -> list[NDArray[np.int64]]:
+    random = np.random.default_rng(derive_seed(section.seed, "bootstrap"))
+    return [random.integers(0, rows, rows) for _ in range(section.bootstrap_samples)]
+
+
+def _interval(values: list[float], confidence: float) -> dict[str, float]:
+    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return {"low": float(low), "high": float(high)}

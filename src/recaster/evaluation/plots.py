@@ -1,0 +1,62 @@
+"""Plots of one evaluation, as PNG files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def plot_confusion(matrix: NDArray[np.int64], labels: list[str], path: Path) -> None:
+    """Draw the `(classes, classes)` matrix; rows are the truth."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(np.log1p(matrix), cmap="Blues")
+    axes.set(
+        xticks=range(len(labels)), yticks=range(len(labels)), xticklabels=labels, yticklabels=labels,
+        xlabel="guess", ylabel="truth", title="Confusion on the held-out split",
+    )
+    for (row, column), count in np.ndenumerate(matrix):
+        if count:
+            dark = count > matrix.max() / 4
+            axes.text(column, row, str(count), ha="center", va="center", color="white" if dark else "black", fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def plot_reliability(probabilities: NDArray[np.float64], targets: NDArray[np.int64], bins: int, path: Path) -> None:
+    """Draw accuracy against confidence of the top guess."""
+    from matplotlib.figure import Figure
+
+    confidence, hit = probabilities.max(1), probabilities.argmax(1) == targets
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    used = [number for number in range(bins) if (index == number).any()]
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color="grey", linestyle="--", label="perfectly calibrated")
+    axes.plot(
+        [confidence[index == number].mean() for number in used],
+        [hit[index == number].mean() for number in used],
+        marker="o",
+        label="model",
+    )
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02), title="Reliability")
+    axes.legend()
+    figure.savefig(path, dpi=110)
+
+
+def plot_training(records: list[dict[str, Any]], path: Path) -> None:
+    """Draw training and validation loss over steps."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for kind in ("train", "validation"):
+        chosen = [record for record in records if record["kind"] == kind]
+        axes.plot([record["step"] for record in chosen], [record["loss"] for record in chosen], label=kind)
+    axes.set(xlabel="optimizer step", ylabel="loss (nats)", yscale="log", title="Training")
+    axes.legend()
+    figure.savefig(path, dpi=110)

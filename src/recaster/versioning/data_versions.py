@@ -1,0 +1,58 @@
+"""DVC versions of data sets and artifacts: the flow's work recorded as the stages of `dvc.yaml`.
+
+A finished step is mirrored to its place in the work tree and committed to `dvc.lock` and the DVC
+cache, so that `dvc repro` finds nothing to do, and `dvc push`/`pull` carry it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from recaster.core.errors import RecasterError
+from recaster.core.files import mirror_directory
+from recaster.core.locks import hold_lock
+from recaster.core.settings import Settings
+from recaster.core.steps import MANIFEST, StepResult
+
+PLACES = {"snapshot": "data/{name}/raw", "validate": "data/{name}/contract", "prepare": "data/{name}/prepared"}
+"""Where each versioned step's content stands in the work tree."""
+_LOCK_WAIT_SECONDS = 600.0
+
+
+def mirror_step(settings: Settings, name: str, result: StepResult) -> Path:
+    """Make the step's place in the work tree hold its content; return the place."""
+    place = settings.project / PLACES[result.step].format(name=name)
+    mirror_directory(result.path, place, leave_out=[MANIFEST])
+    return place
+
+
+def commit_stages(settings: Settings, name: str, steps: list[str]) -> dict[str, str]:
+    """Record the present content of the steps' places in `dvc.lock` and the cache.
+
+    Returns:
+        The DVC md5 of each step's content.
+
+    Raises:
+        RecasterError: DVC refused; its reason is in the message.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    # Two DVC processes collide on its own lock, so ours comes first.
+    with hold_lock(settings.home / "locks" / "dvc.lock", name="DVC", wait_seconds=_LOCK_WAIT_SECONDS):
+        try:
+            with Repo(str(settings.project)) as repo:
+                versions = {}
+                for step in steps:
+                    repo.commit(target=f"{step}@{name}", force=True)
+                    stage: Any = repo.stage.load_one(name=f"{step}@{name}")
+                    versions[step] = str(stage.outs[0].hash_info.value)
+                return versions
+        except DvcException as error:
+            raise RecasterError(
+                "DVC did not take the data version.",
+                where=str(settings.project / "dvc.yaml"),
+                value=f"{type(error).__name__}: {error}",
+                repair=f"add {name!r} to the matrix of each stage in dvc.yaml, or run `dvc doctor`",
+            ) from error

@@ -1,0 +1,145 @@
+"""Image classification: one label a picture.
+
+    digit-0000  "0"  8x8x1 pixels 0..16   →   train.images.npy (rows, 1, 8, 8) 0..1   →   10 probabilities
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recaster.core.files import read_json, write_json
+from recaster.data.shards import Shard, read_shard, write_shard
+from recaster.models import small_cnn
+from recaster.training.trainable import TrainingSet
+
+if TYPE_CHECKING:
+    from recaster.data.contract import RowRule
+    from recaster.recipe.schema import Recipe
+
+_BATCH_ROWS = 256
+
+
+class PictureSet:
+    """One split of prepared pictures, augmented on request."""
+
+    def __init__(self, shard: Shard, *, shift_pixels: int) -> None:
+        self._shard, self._shift = shard, shift_pixels
+
+    def __len__(self) -> int:
+        """Pictures in the split."""
+        return len(self._shard.labels)
+
+    def ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """The ids of `rows`."""
+        return [self._shard.ids[row] for row in rows.tolist()]
+
+    def batch(self, rows: NDArray[np.int64], *, seed: int | None) -> tuple[Tensor, Tensor]:
+        """Pictures `(rows, channels, height, width)` and labels `(rows,)`; shifted when a seed is given."""
+        images = torch.from_numpy(self._shard.images[rows])
+        labels = torch.from_numpy(self._shard.labels[rows])
+        if seed is not None and self._shift:
+            images = self._shifted(images, rows, seed)
+        return images, labels
+
+    def _shifted(self, images: Tensor, rows: NDArray[np.int64], seed: int) -> Tensor:
+        """Each picture moved by its own offset, a function of (seed, row): the batch it is in does not matter."""
+        side = 2 * self._shift + 1
+        table = np.random.default_rng(seed).integers(0, side, (len(self), 2))
+        padded = F.pad(images, [self._shift] * 4)
+        height, width = images.shape[-2:]
+        moved = [
+            padded[number, :, down : down + height, right : right + width]
+            for number, (down, right) in enumerate(table[rows].tolist())
+        ]
+        return torch.stack(moved) if moved else images
+
+
+class ImageClassification:
+    """The workload; see `workloads.protocol.Workload` for what each part is for."""
+
+    def rules(self, recipe: Recipe) -> list[RowRule]:
+        """Readable, labelled, unique, of the recipe's shape and range."""
+        from recaster.data.contract import image_rules
+
+        return image_rules(recipe.data)
+
+    def prepare(self, recipe: Recipe, raw: Path, accepted: NDArray[np.int64], folder: Path) -> dict[str, Any]:
+        """Group duplicates, split, scale to 0..1, write shards."""
+        from recaster.data.packed import read_accepted
+        from recaster.data.split import group_duplicates, split_records
+
+        records, image = read_accepted(raw, accepted), recipe.data.image
+        pixels = np.stack([record.pixels for record in records]).transpose(0, 3, 1, 2)
+        pixels = ((pixels - image.minimum) / (image.maximum - image.minimum)).astype(np.float32)
+        numbers = {label: number for number, label in enumerate(recipe.data.labels)}
+        labels = np.array([numbers[record.label] for record in records], dtype=np.int64)
+        groups = group_duplicates(pixels.reshape(len(pixels), -1), distance=recipe.split.near_duplicate_distance)
+        splits = split_records(labels, groups, recipe.split)
+        for name, rows in splits.items():
+            ids = [records[row].id for row in rows.tolist()]
+            write_shard(folder, name, Shard(images=pixels[rows], labels=labels[rows], ids=ids))
+        counts = {name: len(rows) for name, rows in splits.items()}
+        duplicates = len(groups) - len(set(groups.tolist()))
+        per_label = {name: dict(sorted(Counter(labels[rows].tolist()).items())) for name, rows in splits.items()}
+        facts = {"rows": counts, "duplicates": duplicates}
+        write_json(folder / "splits.json", {**facts, "labels": recipe.data.labels, "per_label": per_label})
+        return facts
+
+    def model_arguments(self, recipe: Recipe) -> dict[str, Any]:
+        """Shape, classes and size of the network."""
+        image, model = recipe.data.image, recipe.model
+        return {
+            "channels": image.channels,
+            "height": image.height,
+            "width": image.width,
+            "classes": len(recipe.data.labels),
+            "hidden": model.width,
+            "dropout": model.dropout,
+        }
+
+    def modeling_file(self, recipe: Recipe) -> Path:  # noqa: ARG002 - one architecture so far
+        """The small CNN's own source."""
+        return Path(small_cnn.__file__)
+
+    def build_model(self, plan: dict[str, Any]) -> nn.Module:
+        """The network of the plan's `model_arguments`."""
+        return small_cnn.build_model(**plan["model_arguments"])
+
+    def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:
+        """The split's pictures, memory-mapped."""
+        return PictureSet(read_shard(folder, split), shift_pixels=plan["train"]["augmentation"]["shift_pixels"])
+
+    def loss_sum(self, logits: Tensor, targets: Tensor, *, label_smoothing: float) -> Tensor:
+        """Cross entropy summed over the batch, nats."""
+        return F.cross_entropy(logits, targets, reduction="sum", label_smoothing=label_smoothing)
+
+    def correct(self, logits: Tensor, targets: Tensor) -> int:
+        """Rows whose largest logit is the target's."""
+        return int((logits.argmax(1) == targets).sum())
+
+    @torch.no_grad()
+    def predict(self, artifact: Path, prepared: Path, split: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Probabilities and targets of a split, in the shard's order."""
+        from safetensors.torch import load_file
+
+        model = small_cnn.build_model(**read_json(artifact / "config.json")["arguments"])
+        model.load_state_dict(load_file(artifact / "model.safetensors"))
+        model.eval()
+        shard = read_shard(prepared, split)
+        pieces = [
+            torch.from_numpy(np.array(shard.images[start : start + _BATCH_ROWS]))
+            for start in range(0, len(shard.labels), _BATCH_ROWS)
+        ]
+        probabilities = torch.cat([model(piece).softmax(1) for piece in pieces]).double().numpy()
+        return probabilities / probabilities.sum(1, keepdims=True), shard.labels
+
+
+WORKLOAD = ImageClassification()
