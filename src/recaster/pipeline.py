@@ -183,9 +183,7 @@ def prepare(cast: Cast, snapshot: StepResult, validation: StepResult) -> StepRes
 
     def build(folder: Path) -> dict[str, Any]:
         accepted = np.load(validation.path / "accepted.npy")
-        facts = workload.prepare(cast.recipe, snapshot.path, accepted, folder)
-        facts["dvc"] = ""
-        return facts
+        return workload.prepare(cast.recipe, snapshot.path, accepted, folder)
 
     return run_step(cast.settings.steps, "prepare", _prepare_inputs(cast, snapshot, validation), build)
 
@@ -222,13 +220,13 @@ def train(cast: Cast, prepared: StepResult, snapshot: StepResult, reporter: Repo
     client = open_tracking(cast.settings)
     run_id = ensure_run(
         client,
+        settings=cast.settings,
         experiment=recipe.name,
         name=f"{recipe.name}-{fingerprint(inputs)[:8]}",
         fingerprint=fingerprint(inputs),
         params=_flatten(recipe.model_dump(mode="json")),
         tags={"recaster.recipe": hash_recipe(recipe), "recaster.data_version": snapshot.content},
-        data_name=recipe.name,
-        data_version=snapshot.content[:32],
+        data_version=snapshot.content,
         data_source=recipe.data.source,
     )
 
@@ -239,7 +237,7 @@ def train(cast: Cast, prepared: StepResult, snapshot: StepResult, reporter: Repo
         return {**result, "run_id": run_id}
 
     result = run_step(cast.settings.steps, "train", inputs, build, resumable=True)
-    end_run(client, run_id)
+    end_run(client, run_id, uri=cast.settings.tracking_uri)
     return result
 
 
@@ -339,6 +337,7 @@ def register(
         log_results(
             client,
             run_id,
+            uri=cast.settings.tracking_uri,
             metrics={name: entry["value"] for name, entry in evaluation.facts["metrics"].items()},
             files=[*sorted(evaluation.path.glob("*.png")), evaluation.path / "metrics.json", validation.path / "report.md"],
         )

@@ -1,0 +1,166 @@
+"""Model versions and their aliases: created once, promoted on yes, rolled back to what was before."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recaster.core.clock import now
+from recaster.core.errors import RecasterError
+from recaster.core.files import read_json
+from recaster.tracking.runs import FINGERPRINT
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+_PROMOTED_OVER, _ROLLED_BACK = "recaster.promoted_over", "recaster.rolled_back_at"
+_PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollback:
+    """A champion that stepped down, and the one that came back."""
+
+    former: str
+    restored: str
+
+
+def register_version(
+    client: MlflowClient, *, name: str, run_id: str, artifact: Path, fingerprint: str, tags: dict[str, str]
+) -> str:
+    """The version with this fingerprint; made from the artifact directory if it is not there.
+
+    The version row is written last and in one call, so a process killed before leaves none.
+    """
+    for version in list_versions(client, name):
+        if version.tags.get(FINGERPRINT) == fingerprint:
+            return str(version.version)
+    source = _log_model(client, run_id, artifact)
+    _ensure_model(client, name)
+    created = client.create_model_version(
+        name, source, run_id, tags={FINGERPRINT: fingerprint, **tags}, model_id=source.removeprefix("models:/")
+    )
+    return str(created.version)
+
+
+def _ensure_model(client: MlflowClient, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _log_model(client: MlflowClient, run_id: str, artifact: Path) -> str:
+    """Log an ordinary pyfunc model from code (no pickle) into the run; return its `models:/ID` address."""
+    import mlflow
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+
+    from recaster.serving import pyfunc_image
+
+    experiment = client.get_run(run_id).info.experiment_id
+    for old in client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'"):
+        # A model without a version is what a killed process left behind.
+        if not any(True for _ in client.search_model_versions(f"run_id = '{run_id}'")):
+            client.delete_logged_model(old.model_id)
+    image, labels = read_json(artifact / "preprocessing.json"), read_json(artifact / "config.json")["labels"]
+    shape = (image["height"], image["width"], image["channels"])
+    outputs = [ColSpec("string", "label"), *(ColSpec("double", f"p_{label}") for label in labels)]
+    with mlflow.start_run(run_id=run_id):
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=pyfunc_image.__file__,
+            artifacts={"model": str(artifact)},
+            signature=ModelSignature(Schema([TensorSpec(np.dtype("float32"), (-1, *shape))]), Schema(outputs)),
+            input_example=np.full((1, *shape), image["minimum"], dtype=np.float32),
+            pip_requirements=_requirements(),
+        )
+    return f"models:/{logged.model_id}"
+
+
+def _requirements() -> list[str]:
+    from importlib.metadata import version
+
+    names = ["mlflow", "numpy", "pandas", "safetensors", "torch"]
+    return [f"{name}=={version(name).partition('+')[0]}" for name in names]
+
+
+def list_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
+    """All versions of the model, with tags."""
+    return list(client.search_model_versions(f"name = '{name}'", max_results=_PAGE))
+
+
+def find_champion(client: MlflowClient, name: str) -> str | None:
+    """The champion's version, or None."""
+    return _aliases(client, name).get(CHAMPION)
+
+
+def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        aliases: dict[str, Any] = client.get_registered_model(name).aliases
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return {}
+        raise
+    return {alias: str(version) for alias, version in aliases.items()}
+
+
+def promote_version(client: MlflowClient, name: str, version: str, *, over: str, reason: str) -> None:
+    """Make `version` champion, remembering whom it replaced; the alias moves last."""
+    client.set_model_version_tag(name, version, _PROMOTED_OVER, over)
+    client.set_model_version_tag(name, version, "recaster.promoted_because", reason[:4000])
+    client.set_model_version_tag(name, version, "recaster.promoted_at", now())
+    if _aliases(client, name).get(CHALLENGER) == version:
+        client.delete_registered_model_alias(name, CHALLENGER)
+    client.set_registered_model_alias(name, CHAMPION, version)
+
+
+def mark_challenger(client: MlflowClient, name: str, version: str) -> None:
+    """Point the alias `challenger` to a version that was refused."""
+    client.set_registered_model_alias(name, CHALLENGER, version)
+
+
+def roll_back(client: MlflowClient, name: str) -> Rollback:
+    """Give the alias `champion` back to the version that the present one replaced.
+
+    Raises:
+        RecasterError: there is no champion, or none before it.
+    """
+    champion = find_champion(client, name)
+    former = client.get_model_version(name, champion).tags.get(_PROMOTED_OVER, "") if champion else ""
+    if not champion or not former:
+        raise RecasterError(
+            "There is no former champion to go back to.",
+            where=f"model {name}",
+            value=f"champion: {champion or 'none'}",
+            repair=f"see `recaster history {name}`; `recaster promote {name} --version V` names one by hand",
+        )
+    client.set_model_version_tag(name, champion, _ROLLED_BACK, now())
+    client.set_registered_model_alias(name, CHAMPION, former)
+    return Rollback(former=champion, restored=former)
+
+
+def rolled_back_at(client: MlflowClient, name: str, version: str) -> str | None:
+    """When people took the version out of production, or None."""
+    moment: str | None = client.get_model_version(name, version).tags.get(_ROLLED_BACK)
+    return moment
+
+
+def fetch_artifact(client: MlflowClient, name: str, version: str, target: Path) -> Path:
+    """Copy the version's model directory to `target`."""
+    import mlflow
+
+    client.get_model_version(name, version)
+    local = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}"))
+    shutil.copytree(next(local.glob("artifacts/*")), target)
+    return target

@@ -1,0 +1,206 @@
+"""MLflow runs: found again by fingerprint, fed from the journal, never waited for without bound."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recaster.core.errors import ServiceError
+from recaster.core.files import storage_errors
+from recaster.core.settings import Settings, quiet_dependencies
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+FINGERPRINT = "recaster.fingerprint"
+_PROBE_SECONDS = 5.0
+_BATCH = 1000
+_BACK_OFF_SECONDS = 10.0
+_METRICS = {
+    "train": ("loss", "learning_rate", "gradient_norm", "samples_per_second"),
+    "validation": ("loss", "accuracy"),
+}
+
+
+@contextmanager
+def service_errors(uri: str) -> Iterator[None]:
+    """Turn MLflow's and its transport's trouble into a ServiceError that names `uri`."""
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+    from sqlalchemy.exc import OperationalError
+
+    try:
+        yield
+    except (MlflowException, RequestException, OperationalError) as error:
+        raise _unreachable(uri, str(error).splitlines()[0][:300]) from error
+
+
+def _unreachable(uri: str, reason: str) -> ServiceError:
+    return ServiceError(
+        "MLflow did not answer; what was trained so far is kept.",
+        where=uri,
+        value=reason,
+        repair="start the server, correct MLFLOW_TRACKING_URI, or unset it for the local store; then run the same command",
+    )
+
+
+def open_tracking(settings: Settings) -> MlflowClient:
+    """A client of the tracking store and registry, proved to answer.
+
+    Raises:
+        ServiceError: a server refuses or hangs for 5 s.
+    """
+    quiet_dependencies()
+    uri = settings.tracking_uri
+    if uri.startswith("http"):
+        try:
+            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_PROBE_SECONDS):
+                pass
+        except (urllib.error.URLError, OSError) as error:
+            raise _unreachable(uri, str(error)) from error
+    elif settings.local_tracking:
+        with storage_errors(settings.home):
+            (settings.home / "mlflow" / "artifacts").mkdir(parents=True, exist_ok=True)
+    import mlflow
+
+    with service_errors(uri):
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        return mlflow.MlflowClient(uri, uri)
+
+
+def ensure_run(
+    client: MlflowClient,
+    *,
+    settings: Settings,
+    experiment: str,
+    name: str,
+    fingerprint: str,
+    params: Mapping[str, str],
+    tags: Mapping[str, str],
+    data_version: str,
+    data_source: str,
+) -> str:
+    """The id of the run with this fingerprint, made if it is not there; all calls may be repeated."""
+    from mlflow.entities import Dataset, DatasetInput, Param
+
+    with service_errors(settings.tracking_uri):
+        home = _ensure_experiment(client, settings, experiment)
+        found = client.search_runs([home], f"tags.`{FINGERPRINT}` = '{fingerprint}'", max_results=1)
+        if found:
+            run_id = str(found[0].info.run_id)
+        else:
+            created = client.create_run(home, tags={FINGERPRINT: fingerprint, **tags}, run_name=name)
+            run_id = str(created.info.run_id)
+        client.log_batch(run_id, params=[Param(key, value[:6000]) for key, value in params.items()])
+        data = Dataset(name=experiment, digest=data_version[:32], source_type="dvc", source=f'{{"uri": "{data_source}"}}')
+        client.log_inputs(run_id, [DatasetInput(dataset=data, tags=[])])
+    return run_id
+
+
+def _ensure_experiment(client: MlflowClient, settings: Settings, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found:
+        return str(found.experiment_id)
+    artifacts = settings.home / "mlflow" / "artifacts" / name
+    return str(client.create_experiment(name, artifact_location=artifacts.as_uri() if settings.local_tracking else None))
+
+
+def log_results(
+    client: MlflowClient, run_id: str, *, uri: str, metrics: Mapping[str, float], files: Iterable[Path]
+) -> None:
+    """Log held-out metrics (as `test/…`) and files into the run."""
+    from mlflow.entities import Metric
+
+    with service_errors(uri):
+        moment = int(time.time() * 1000)
+        present = client.get_run(run_id).data.metrics
+        fresh = {f"test/{name}": value for name, value in metrics.items() if present.get(f"test/{name}") != value}
+        client.log_batch(run_id, metrics=[Metric(name, value, moment, 0) for name, value in fresh.items()])
+        for file in files:
+            client.log_artifact(run_id, str(file), "evaluation")
+
+
+def end_run(client: MlflowClient, run_id: str, *, uri: str) -> None:
+    """Mark the run finished."""
+    with service_errors(uri):
+        client.set_terminated(run_id, "FINISHED")
+
+
+class JournalForwarder:
+    """Sends journal records to MLflow in batches: none twice, none lost, whatever dies in between.
+
+    Only records that a checkpoint has made final are sent during training; what MLflow already
+    has is asked of MLflow, so a killed parent needs no memory of its own.
+    """
+
+    def __init__(self, settings: Settings, run_id: str, journal: Path) -> None:
+        self._settings, self._run_id, self._journal = settings, run_id, journal
+        self._sent: dict[str, int] | None = None
+        self._quiet_until = 0.0
+        self.trouble: str | None = None
+        """Why the last try failed; None when it worked."""
+
+    def forward(self, durable_step: int) -> None:
+        """Send what is new up to `durable_step`. A server's trouble is kept in `trouble`, and tried again later."""
+        if time.monotonic() < self._quiet_until:
+            return
+        try:
+            self._send(durable_step)
+            self.trouble = None
+        except ServiceError as error:
+            self.trouble = str(error)
+            self._quiet_until = time.monotonic() + _BACK_OFF_SECONDS
+
+    def finish(self) -> None:
+        """Send all that is left.
+
+        Raises:
+            ServiceError: MLflow does not answer; the journal stays, and the next run sends it.
+        """
+        self._send(None)
+        self.trouble = None
+
+    def _send(self, durable_step: int | None) -> None:
+        client = open_tracking(self._settings)
+        with service_errors(self._settings.tracking_uri):
+            if self._sent is None:
+                self._sent = {kind: self._last_step(client, kind) for kind in _METRICS}
+            fresh = [
+                record
+                for record in _read_records(self._journal)
+                if record["step"] > self._sent[record["kind"]]
+                and (durable_step is None or record["step"] <= durable_step)
+            ]
+            size = _BATCH // max(len(names) for names in _METRICS.values())
+            for start in range(0, len(fresh), size):
+                self._send_batch(client, fresh[start : start + size], self._sent)
+
+    def _send_batch(self, client: MlflowClient, records: list[dict[str, Any]], sent: dict[str, int]) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(f"{record['kind']}/{name}", record[name], int(record["time"] * 1000), record["step"])
+            for record in records
+            for name in _METRICS[record["kind"]]
+        ]
+        client.log_batch(self._run_id, metrics=metrics)  # one transaction: all of a batch or nothing
+        for record in records:
+            sent[record["kind"]] = record["step"]
+
+    def _last_step(self, client: MlflowClient, kind: str) -> int:
+        history = client.get_metric_history(self._run_id, f"{kind}/loss")
+        return max((entry.step for entry in history), default=0)
+
+
+def _read_records(journal: Path) -> list[dict[str, Any]]:
+    """The whole lines of the journal; a half-written last one is left for later."""
+    if not journal.exists():
+        return []
+    return [json.loads(line) for line in journal.read_bytes().split(b"\n")[:-1]]
