@@ -9,9 +9,11 @@ Works from a notebook without Prefect:
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import shutil
+import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,10 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recaster.core.clock import now
-from recaster.core.errors import ContractError, RecipeError
-from recaster.core.files import read_json, write_json
-from recaster.core.hashing import hash_directory, hash_sources
-from recaster.core.locks import hold_lock
+from recaster.core.errors import ContractError, DataError, RecipeError
+from recaster.core.files import read_json, write_bytes, write_json
+from recaster.core.hashing import hash_directory, hash_file, hash_sources
+from recaster.core.locks import hold_lock, is_held, read_holder
 from recaster.core.progress import Reporter
 from recaster.core.settings import Settings, ensure_home, find_settings
 from recaster.core.steps import StepResult, find_step, fingerprint, run_step
@@ -82,6 +84,16 @@ class CastSummary:
     def to_json(self) -> dict[str, Any]:
         """The summary as plain values."""
         return asdict(self)
+
+    def to_markdown(self) -> str:
+        """The summary for a page."""
+        rows = [f"| {name} | {m['value']:.4f} | {m['low']:.4f} | {m['high']:.4f} |" for name, m in self.metrics.items()]
+        steps = [f"| {s.step} | {s.seconds:.1f} | {'found finished' if s.reused else 'done'} |" for s in self.steps]
+        verdict = "promoted" if self.accepted else "refused"
+        head = [f"# {self.name} version {self.model_version}: {verdict}", "", *(f"- {r}" for r in self.reasons)]
+        head += ["", f"Champion: version {self.champion or 'none'}. Data version `{self.data_version[:12]}`.", ""]
+        table = ["| metric | value | low | high |", "|---|---:|---:|---:|", *rows, ""]
+        return "\n".join([*head, *table, "| step | seconds | |", "|---|---:|---|", *steps])
 
 
 def open_cast(path: Path, overrides: Sequence[str] = ()) -> Cast:
@@ -413,6 +425,34 @@ def run(cast: Cast, reporter: Reporter) -> CastSummary:
     return summarize(cast, [raw, checked, prepared, trained, evaluated, registered, promoted])
 
 
+def run_to(cast: Cast, verb: str, reporter: Reporter, *, place: bool = False) -> StepResult:
+    """Run the verbs up to `verb`, `evaluate` at most.
+
+    Args:
+        place: put a data step's result to its place in the work tree, for DVC to take up.
+
+    Raises:
+        RecipeError: there is no such verb.
+    """
+    verbs = VERBS[:5]
+    if verb not in verbs:
+        raise RecipeError("There is no such step.", where="the command line", value=verb, repair=f"use one of: {', '.join(verbs)}")
+    raw = result = snapshot(cast, reporter)
+    if verb != "snapshot":
+        checked = result = validate(cast, raw)
+    if verb in VERBS[2:]:
+        prepared = result = prepare(cast, raw, checked)
+    if verb in VERBS[3:]:
+        trained = result = train(cast, prepared, raw, reporter)
+    if verb in VERBS[4:]:
+        result = evaluate(cast, prepared, trained)
+    if place:
+        from recaster.versioning.data_versions import mirror_step
+
+        mirror_step(cast.settings, cast.recipe.name, result)
+    return result
+
+
 def summarize(cast: Cast, steps: Sequence[StepResult]) -> CastSummary:
     """Sum a finished cast up, and record it under HOME/casts when it did any work."""
     found = {result.step: result for result in steps}
@@ -430,8 +470,126 @@ def summarize(cast: Cast, steps: Sequence[StepResult]) -> CastSummary:
     if not all(result.reused for result in steps):
         folder = cast.settings.home / "casts"
         number = len(list(folder.glob("*.json"))) + 1
-        write_json(folder / f"{number:06d}.json", {"finished": now(), **summary.to_json()})
+        write_json(folder / f"{number:06d}.json", {"finished": now(), "recipe": hash_recipe(cast.recipe), "code": _code_version(), **summary.to_json()})
     return summary
+
+
+def find_finished(cast: Cast) -> CastSummary | None:
+    """The summary of a cast in which nothing is left to do, or None; imports no torch, MLflow or Prefect.
+
+    Asks the registry's own tables whether the version is still champion (or was refused).
+    """
+    import sqlite3
+
+    settings, found = cast.settings, [find_step(cast.settings.steps, "snapshot", _snapshot_inputs(cast))]
+    builders: list[Callable[..., dict[str, Any]]] = [_validate_inputs, _prepare_inputs]
+    for verb, builder in zip(VERBS[1:3], builders, strict=True):
+        if found[-1] is None:
+            return None
+        found.append(find_step(settings.steps, verb, builder(cast, *found)))
+    recorded = [cast_file for cast_file in history(settings, cast.recipe.name) if cast_file.get("recipe") == hash_recipe(cast.recipe)]
+    if found[-1] is None or not recorded or not settings.local_tracking:
+        return None
+    last = recorded[-1]
+    refs = {step["step"]: step["ref"] for step in last["steps"]}
+    if any(result is not None and refs[result.step] != result.ref for result in found):
+        return None
+    if refs["train"] != f"train/{fingerprint(_train_inputs(cast, found[2]))}" or last["code"] != _code_version():
+        return None
+    store = settings.tracking_uri.removeprefix("sqlite:///")
+    if not Path(store).exists():
+        return None
+    query = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = 'champion'"
+    with contextlib.closing(sqlite3.connect(f"file:{urllib.parse.quote(store)}?mode=ro", uri=True)) as database:
+        champion = database.execute(query, [cast.recipe.name]).fetchone()
+    if (str(champion[0]) if champion else "") != last["champion"]:
+        return None
+    steps = [StepSummary(**{**step, "reused": True}) for step in last["steps"]]
+    known = {field: last[field] for field in ("name", "data_version", "metrics", "accepted", "reasons", "model_version", "champion")}
+    return CastSummary(**known, steps=steps)
+
+
+def _code_version() -> str:
+    return hash_sources(*sorted({module for modules in _CODE.values() for module in modules}))
+
+
+def status(settings: Settings) -> dict[str, Any]:
+    """The casts that run now and the last one of each model."""
+    locks = sorted((settings.home / "locks").glob("*.lock")) if settings.home.exists() else []
+    last = {cast["name"]: cast for cast in history(settings)}
+    return {
+        "home": str(settings.home),
+        "tracking": settings.tracking_uri,
+        "running": {lock.stem: read_holder(lock) for lock in locks if is_held(lock)},
+        "models": {name: {key: cast[key] for key in ("finished", "champion", "accepted")} for name, cast in last.items()},
+    }
+
+
+def promote_by_hand(settings: Settings, name: str, version: str) -> dict[str, Any]:
+    """Make `version` champion, whatever the gate said.
+
+    Raises:
+        RecipeError: there is no such version.
+    """
+    from recaster.registry.versions import find_champion, list_versions, promote_version
+    from recaster.tracking.runs import open_tracking
+
+    client = open_tracking(settings)
+    known = [str(entry.version) for entry in list_versions(client, name)]
+    if version not in known:
+        raise RecipeError("There is no such model version.", where=name, value=version, repair=f"use one of: {', '.join(known) or 'none yet'}")
+    former = find_champion(client, name) or ""
+    if former != version:
+        promote_version(client, name, version, over=former, reason="by hand")
+    return {"name": name, "champion": version, "former": former}
+
+
+def roll_back_champion(settings: Settings, name: str) -> dict[str, Any]:
+    """Give the alias back to the champion before the present one."""
+    from recaster.registry.versions import roll_back
+    from recaster.tracking.runs import open_tracking
+
+    return {"name": name, **asdict(roll_back(open_tracking(settings), name))}
+
+
+def predict(settings: Settings, name: str, source: Path, *, alias: str = "champion") -> list[dict[str, Any]]:
+    """Labels and probabilities of the pictures in `source` by the version that `alias` names."""
+    import numpy as np
+
+    from recaster.data.sources import read_records
+    from recaster.recipe.schema import DataSection
+    from recaster.registry.versions import load_model
+    from recaster.tracking.runs import open_tracking
+
+    model, labels, image = load_model(open_tracking(settings), name, alias)
+    section = DataSection(source=str(source.resolve()), licence="-", labels=labels, image=image)
+    records = list(read_records(section, settings.project))
+    bad = [record for record in records if record.pixels is None]
+    if bad or not records:
+        raise DataError(
+            "Some pictures cannot be read." if bad else "There are no pictures.",
+            where=bad[0].where if bad else str(source),
+            value=bad[0].problem if bad else None,
+            repair="name a .jsonl, a .csv or an image folder of readable pictures",
+        )
+    frame = model.predict(np.stack([record.pixels for record in records]))
+    return [{"id": record.id, **row} for record, row in zip(records, frame.to_dict("records"), strict=True)]
+
+
+def new_recipe(settings: Settings, name: str) -> Path:
+    """Write `recipes/NAME.yaml` from the digits recipe, for its owner to edit.
+
+    Raises:
+        RecipeError: it exists already.
+    """
+    target = settings.project / "recipes" / f"{name}.yaml"
+    template = settings.project / "recipes" / "digits.yaml"
+    if target.exists() or not template.exists():
+        what = "The recipe exists already." if target.exists() else "There is no recipe to start from."
+        raise RecipeError(what, where=str(target if target.exists() else template), repair="choose another name, or run inside a project")
+    write_bytes(target, template.read_text().replace("name: digits", f"name: {name}").encode())
+    load_recipe(target)
+    return target
 
 
 def history(settings: Settings, name: str | None = None) -> list[dict[str, Any]]:
@@ -492,7 +650,7 @@ def _validate_inputs(cast: Cast, snapshot: StepResult) -> dict[str, Any]:
 def _prepare_inputs(cast: Cast, snapshot: StepResult, validation: StepResult) -> dict[str, Any]:
     return {
         "snapshot": snapshot.content,
-        "validation": validation.content,
+        "accepted": hash_file(validation.path / "accepted.npy"),
         "data": cast.recipe.data.model_dump(),
         "split": cast.recipe.split.model_dump(),
         "code": hash_sources(*_CODE["prepare"]),

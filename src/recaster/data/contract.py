@@ -133,7 +133,7 @@ def _find_breaches(facts: pd.DataFrame, rules: list[RowRule], folder: Path) -> d
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": facts})
     suite = gx.ExpectationSuite(name="records", expectations=[rule.expectation for rule in rules])
     result = batch.validate(suite, result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["row"]})
-    write_json(folder / "validation.json", json.loads(json.dumps(result.to_json_dict(), default=str).replace("NaN", "null")))
+    _write_validation(result.to_json_dict(), folder)
     meanings = {(rule.expectation.expectation_type, rule.column): rule.meaning for rule in rules}
     reasons: dict[int, list[str]] = {}
     for outcome in result.results:
@@ -143,6 +143,19 @@ def _find_breaches(facts: pd.DataFrame, rules: list[RowRule], folder: Path) -> d
         for entry in outcome.result.get("unexpected_index_list") or []:
             reasons.setdefault(int(entry["row"]), []).append(meaning)
     return reasons
+
+
+def _write_validation(result: dict[str, Any], folder: Path) -> None:
+    """Keep the suite's full result, without its time stamps: the same data gives the same bytes."""
+    result.pop("meta", None)
+    result.pop("id", None)
+    for outcome in result["results"]:
+        outcome.pop("meta", None)
+        outcome["expectation_config"].pop("id", None)
+        outcome["expectation_config"]["kwargs"].pop("batch_id", None)
+    # Great Expectations writes NaN for shares of nothing; JSON has none.
+    text = json.dumps(result, default=str)
+    write_json(folder / "validation.json", json.loads(text, parse_constant=lambda _: None))
 
 
 def _write_quarantine(quarantined: pd.DataFrame, reasons: dict[int, list[str]], folder: Path) -> None:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from recaster.core.clock import now
 from recaster.core.errors import RecasterError
 from recaster.core.files import read_json
+from recaster.recipe.schema import ImageShape
 from recaster.tracking.runs import FINGERPRINT
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.pyfunc import PyFuncModel
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 _PROMOTED_OVER, _ROLLED_BACK = "recaster.promoted_over", "recaster.rolled_back_at"
@@ -164,3 +166,20 @@ def fetch_artifact(client: MlflowClient, name: str, version: str, target: Path) 
     local = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}"))
     shutil.copytree(next(local.glob("artifacts/*")), target)
     return target
+
+
+def load_model(client: MlflowClient, name: str, alias: str) -> tuple[PyFuncModel, list[str], ImageShape]:
+    """The version that `alias` names, loaded as any MLflow user would, with its labels and picture shape.
+
+    Raises:
+        RecasterError: no version has this alias.
+    """
+    import mlflow
+
+    version = _aliases(client, name).get(alias)
+    if version is None:
+        raise RecasterError("No model version has this alias.", where=f"models:/{name}", value=alias, repair="run a cast first")
+    local = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}"))
+    folder = next(local.glob("artifacts/*"))
+    image = ImageShape.model_validate(read_json(folder / "preprocessing.json"))
+    return mlflow.pyfunc.load_model(str(local)), read_json(folder / "config.json")["labels"], image

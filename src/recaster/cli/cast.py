@@ -1,0 +1,94 @@
+"""Running one cast from the command: through Prefect, and on without it when its server dies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from recaster.cli.services import ensure_prefect
+from recaster.core.errors import RecasterError
+from recaster.core.progress import Reporter
+from recaster.core.settings import ensure_home
+from recaster.pipeline import Cast
+
+
+def run_cast(cast: Cast, *, wait_seconds: float, reporter: Reporter) -> dict[str, Any]:
+    """Run the flow in this process and return the summary.
+
+    Raises:
+        RecasterError: raised by a step.
+        ServiceError: Prefect or MLflow does not answer before the cast begins.
+    """
+    from recaster import pipeline
+
+    ensure_home(cast.settings)
+    with pipeline.hold_model(cast, wait_seconds=wait_seconds, on_wait=reporter.say):
+        pipeline.check_services(cast)
+    api_url = ensure_prefect(cast.settings)
+    os.environ["PREFECT_API_URL"] = api_url
+    os.environ.setdefault("PREFECT_HOME", str(cast.settings.home / "prefect"))
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    import httpx
+    from prefect.exceptions import PrefectException
+
+    from flows.recast import recast
+
+    try:
+        result: dict[str, Any] = recast(str(cast.path), list(cast.overrides), wait_seconds)
+    except RecasterError:
+        raise
+    except (httpx.HTTPError, PrefectException, OSError, RuntimeError) as error:
+        reporter.say(f"Prefect stopped answering at {api_url} ({type(error).__name__}); going on without it")
+        with pipeline.hold_model(cast, wait_seconds=wait_seconds, on_wait=reporter.say):
+            result = pipeline.run(cast, reporter).to_json()
+    return result
+
+
+def schedule_cast(cast: Cast) -> dict[str, str]:
+    """Create or update the deployment that repeats this recipe by its cron line.
+
+    Raises:
+        RecipeError: the recipe has no schedule.
+    """
+    from recaster.core.errors import RecipeError
+
+    plan = cast.recipe.schedule
+    if plan is None:
+        raise RecipeError("The recipe has no schedule.", where=str(cast.path), repair='add schedule: {cron: "0 3 * * *"}')
+    os.environ["PREFECT_API_URL"] = ensure_prefect(cast.settings)
+    os.environ.setdefault("PREFECT_HOME", str(cast.settings.home / "prefect"))
+    from prefect.deployments.runner import RunnerDeployment
+    from prefect.schedules import Cron
+
+    from recaster.cli.services import POOL, ensure_worker
+
+    ensure_worker(cast.settings, os.environ["PREFECT_API_URL"])
+    ensure_pool()
+    recipe = cast.path.resolve()
+    deployment = RunnerDeployment(
+        name=cast.recipe.name,
+        flow_name="recast",
+        entrypoint="flows.recast.recast",
+        parameters={"recipe": str(recipe), "overrides": list(cast.overrides)},
+        schedule=Cron(plan.cron, timezone=plan.timezone),
+        work_pool_name=POOL,
+        job_variables={"working_dir": str(Path(cast.settings.project))},
+    )
+    identity = deployment.apply()
+    return {"deployment": f"recast/{cast.recipe.name}", "id": str(identity), "cron": plan.cron}
+
+
+def ensure_pool() -> None:
+    """Make the process work pool if the server lacks it."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
+
+    from recaster.cli.services import POOL
+
+    with get_client(sync_client=True) as client:
+        try:
+            client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+        except ObjectAlreadyExists:
+            return

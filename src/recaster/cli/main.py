@@ -1,0 +1,264 @@
+"""The `recaster` command: a thin face of the library.
+
+Exit codes: 0 done; 1 failed; 2 wrong usage or recipe; 3 data refused; 4 the gate said no; 5 a service did not answer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from recaster.core.settings import Settings
+    from recaster.pipeline import Cast
+
+app = typer.Typer(
+    name="recaster",
+    help="Keep open models fresh on your own data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+RecipePath = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="override one value, as section.key=value")]
+Json = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
+_WAIT_SECONDS = 24 * 3600.0
+_INTERRUPTED = 130
+
+
+def main() -> int:
+    """Run the command; map every error to its exit code and a message with a repair."""
+    from recaster.core.errors import RecasterError
+    from recaster.core.settings import quiet_dependencies
+
+    quiet_dependencies()
+    try:
+        code = app(standalone_mode=False)
+    except RecasterError as error:
+        return _fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("Stopped. The same command goes on from here.", _INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - the last door: nothing may end in a bare traceback
+        if hasattr(error, "format_message"):
+            return _fail(f"{error.format_message()}\n  repair: recaster --help", 2)
+        return _fail(f"Unexpected {type(error).__name__}: {error}\n  where:  {_keep_traceback()}", 1)
+    return int(code or 0)
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stderr.write(f"recaster: {message}\n")
+    if "--json" in sys.argv:
+        sys.stdout.write(json.dumps({"error": message, "exit_code": code}) + "\n")
+    return code
+
+
+def _keep_traceback() -> str:
+    from recaster.core.settings import find_settings
+
+    text = traceback.format_exc()
+    log = find_settings(Path.cwd()).home / "logs" / "last-error.log"
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(text)
+    except OSError:
+        return text
+    return str(log)
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"{message}\n")
+
+
+def _emit(value: dict[str, Any], *, as_json: bool, text: str) -> None:
+    sys.stdout.write((json.dumps(value) if as_json else text) + "\n")
+
+
+def _open(path: Path, overrides: list[str] | None) -> Cast:
+    from recaster import pipeline
+
+    return pipeline.open_cast(path, overrides or [])
+
+
+def _settings() -> Settings:
+    from recaster.core.settings import find_settings
+
+    return find_settings(Path.cwd())
+
+
+@app.command()
+def new(name: str, as_json: Json = False) -> None:
+    """Write a recipe to start from."""
+    from recaster import pipeline
+
+    path = pipeline.new_recipe(_settings(), name)
+    _emit({"recipe": str(path)}, as_json=as_json, text=f"{path}: edit it, add {name} to dvc.yaml, then `recaster check`")
+
+
+@app.command()
+def check(recipe: RecipePath, overrides: Set = None, as_json: Json = False) -> None:
+    """Check a recipe and its data's contract, before any training."""
+    from recaster import pipeline
+    from tasks.show_progress import TerminalReporter
+
+    cast = _open(recipe, overrides)
+    raw = pipeline.snapshot(cast, TerminalReporter())
+    checked = pipeline.validate(cast, raw)
+    _emit({"recipe": cast.recipe.name, **checked.facts}, as_json=as_json, text=(checked.path / "report.md").read_text())
+
+
+@app.command()
+def run(
+    recipe: RecipePath,
+    overrides: Set = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="fail when another cast holds the model")] = False,
+    as_json: Json = False,
+) -> int:
+    """Run a whole cast: from raw data to a champion, or a reason why not."""
+    from recaster import pipeline
+    from recaster.cli.show import show_summary
+    from tasks.show_progress import TerminalReporter
+
+    cast = _open(recipe, overrides)
+    if finished := pipeline.find_finished(cast):
+        _say("Nothing changed; nothing to do.")
+        summary = finished.to_json()
+    else:
+        from recaster.cli.cast import run_cast
+
+        summary = run_cast(cast, wait_seconds=0.0 if no_wait else _WAIT_SECONDS, reporter=TerminalReporter())
+    _emit(summary, as_json=as_json, text=show_summary(summary, recipe))
+    return 0 if summary["accepted"] else 4
+
+
+@app.command()
+def train(recipe: RecipePath, overrides: Set = None, as_json: Json = False) -> None:
+    """Run the steps up to training, without registering anything."""
+    _run_to("train", recipe, overrides, as_json=as_json)
+
+
+@app.command()
+def evaluate(recipe: RecipePath, overrides: Set = None, as_json: Json = False) -> None:
+    """Run the steps up to evaluation, without registering anything."""
+    _run_to("evaluate", recipe, overrides, as_json=as_json)
+
+
+@app.command(hidden=True)
+def step(name: str, recipe: RecipePath, overrides: Set = None, as_json: Json = False) -> None:
+    """Run one data step and place its result in the work tree (the entry point of dvc.yaml)."""
+    _run_to(name, recipe, overrides, as_json=as_json, place=True)
+
+
+def _run_to(name: str, recipe: Path, overrides: list[str] | None, *, as_json: bool, place: bool = False) -> None:
+    from recaster import pipeline
+    from tasks.show_progress import TerminalReporter
+
+    cast = _open(recipe, overrides)
+    with pipeline.hold_model(cast, wait_seconds=_WAIT_SECONDS, on_wait=_say):
+        result = pipeline.run_to(cast, name, TerminalReporter(), place=place)
+    facts = {"step": name, "ref": result.ref, "reused": result.reused, **result.facts}
+    _emit(facts, as_json=as_json, text=json.dumps(facts, indent=1))
+
+
+@app.command()
+def promote(name: str, version: Annotated[str, typer.Option(help="model version")], as_json: Json = False) -> None:
+    """Make a version champion by hand."""
+    from recaster import pipeline
+
+    value = pipeline.promote_by_hand(_settings(), name, version)
+    _emit(value, as_json=as_json, text=f"{name}: champion is version {version} (was {value['former'] or 'none'})")
+
+
+@app.command()
+def rollback(name: str, as_json: Json = False) -> None:
+    """Give production back to the champion before the present one."""
+    from recaster import pipeline
+
+    value = pipeline.roll_back_champion(_settings(), name)
+    _emit(value, as_json=as_json, text=f"{name}: champion is version {value['restored']} again (was {value['former']})")
+
+
+@app.command()
+def history(name: Annotated[str | None, typer.Argument()] = None, as_json: Json = False) -> None:
+    """List the casts that did work, oldest first."""
+    from recaster import pipeline
+    from recaster.cli.show import show_history
+
+    casts = pipeline.history(_settings(), name)
+    _emit({"casts": casts}, as_json=as_json, text=show_history(casts))
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """Say which services and casts run, and each model's champion."""
+    from recaster import pipeline
+    from recaster.cli.services import list_services
+
+    settings = _settings()
+    value = {"services": list_services(settings), **pipeline.status(settings)}
+    _emit(value, as_json=as_json, text=json.dumps(value, indent=1))
+
+
+@app.command()
+def ui(as_json: Json = False) -> None:
+    """Start the MLflow and Prefect pages on loopback and say where they are."""
+    import webbrowser
+
+    from recaster.cli.services import ensure_mlflow, ensure_prefect
+
+    settings = _settings()
+    value = {"mlflow": ensure_mlflow(settings), "prefect": ensure_prefect(settings).removesuffix("/api")}
+    if sys.stdout.isatty() and os.environ.get("DISPLAY"):
+        for address in value.values():
+            webbrowser.open(address)
+    _emit(value, as_json=as_json, text=f"MLflow   {value['mlflow']}\nPrefect  {value['prefect']}\nstop both: recaster down")
+
+
+@app.command()
+def up(as_json: Json = False) -> None:
+    """Keep a local Prefect server and a worker running."""
+    from recaster.cli.services import ensure_prefect, ensure_worker
+
+    settings = _settings()
+    api_url = ensure_prefect(settings)
+    ensure_worker(settings, api_url)
+    text = f"Prefect  {api_url.removesuffix('/api')}, one worker on the pool recaster\nstop: recaster down"
+    _emit({"prefect": api_url}, as_json=as_json, text=text)
+
+
+@app.command()
+def down(as_json: Json = False) -> None:
+    """Stop the local services that this home started, and nothing else."""
+    from recaster.cli.services import stop_services
+
+    stopped = stop_services(_settings())
+    _emit({"stopped": stopped}, as_json=as_json, text=f"stopped: {', '.join(stopped) or 'nothing was running'}")
+
+
+@app.command()
+def schedule(recipe: RecipePath, overrides: Set = None, as_json: Json = False) -> None:
+    """Repeat this recipe by its cron line, on the local worker."""
+    from recaster.cli.cast import schedule_cast
+
+    value = schedule_cast(_open(recipe, overrides))
+    _emit(value, as_json=as_json, text=f"{value['deployment']} runs at {value['cron']!r}; `recaster up` keeps its worker")
+
+
+@app.command()
+def predict(
+    name: str,
+    source: Annotated[Path, typer.Argument(help="a .jsonl or .csv file, or an image folder")],
+    alias: Annotated[str, typer.Option(help="which version")] = "champion",
+    as_json: Json = False,
+) -> None:
+    """Label new pictures with the model in production."""
+    from recaster import pipeline
+
+    rows = pipeline.predict(_settings(), name, source, alias=alias)
+    lines = [f"{row['id']}\t{row['label']}\t{row['p_' + row['label']]:.4f}" for row in rows]
+    _emit({"predictions": rows}, as_json=as_json, text="\n".join(lines))

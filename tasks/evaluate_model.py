@@ -1,0 +1,31 @@
+"""Evaluate a model on the held-out split."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from recaster import pipeline
+from recaster.core.steps import StepResult
+from recaster.pipeline import Cast
+from tasks.retry_policy import RETRY_DELAYS_SECONDS, worth_retrying
+
+
+@task(
+    cache_policy=NO_CACHE,  # the step store finds finished work
+    persist_result=False,
+    retries=len(RETRY_DELAYS_SECONDS),
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=worth_retrying,
+)
+def evaluate_model(
+    cast: Cast,
+    prepared: StepResult,
+    trained: StepResult,
+) -> StepResult:
+    """Measure on the held-out split; the metrics become a table of the run."""
+    result = pipeline.evaluate(cast, prepared, trained)
+    rows = [{"metric": name, **entry} for name, entry in result.facts["metrics"].items()]
+    create_table_artifact(rows, key=f"{cast.recipe.name}-metrics")
+    return result

@@ -1,0 +1,29 @@
+"""Prepare the splits and record the data version."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from recaster import pipeline
+from recaster.core.steps import StepResult
+from recaster.pipeline import Cast
+from tasks.retry_policy import RETRY_DELAYS_SECONDS, worth_retrying
+
+
+@task(
+    cache_policy=NO_CACHE,  # the step store finds finished work
+    persist_result=False,
+    retries=len(RETRY_DELAYS_SECONDS),
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=worth_retrying,
+)
+def prepare_data(
+    cast: Cast,
+    snapshot: StepResult,
+    validation: StepResult,
+) -> StepResult:
+    """Split without leakage, write shards, commit the data stages with DVC."""
+    prepared = pipeline.prepare(cast, snapshot, validation)
+    pipeline.version_data(cast, snapshot, validation, prepared)
+    return prepared

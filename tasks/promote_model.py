@@ -1,0 +1,28 @@
+"""Promote a model version when the gate says yes."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from recaster import pipeline
+from recaster.core.steps import StepResult
+from recaster.pipeline import Cast
+from tasks.retry_policy import RETRY_DELAYS_SECONDS, worth_retrying
+
+
+@task(
+    cache_policy=NO_CACHE,  # the step store finds finished work
+    persist_result=False,
+    retries=len(RETRY_DELAYS_SECONDS),
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=worth_retrying,
+)
+def promote_model(
+    cast: Cast,
+    registered: StepResult,
+    prepared: StepResult,
+    evaluation: StepResult,
+) -> StepResult:
+    """Hold the version against bar and champion; move the alias only on yes."""
+    return pipeline.promote(cast, registered, prepared, evaluation)

@@ -1,0 +1,27 @@
+"""Snapshot the raw data set: the packed set that a data version is made of."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from recaster import pipeline
+from recaster.core.progress import Reporter
+from recaster.core.steps import StepResult
+from recaster.pipeline import Cast
+from tasks.retry_policy import RETRY_DELAYS_SECONDS, worth_retrying
+
+
+@task(
+    cache_policy=NO_CACHE,  # the step store finds finished work
+    persist_result=False,
+    retries=len(RETRY_DELAYS_SECONDS),
+    retry_delay_seconds=RETRY_DELAYS_SECONDS,
+    retry_condition_fn=worth_retrying,
+)
+def snapshot_data(
+    cast: Cast,
+    reporter: Reporter,
+) -> StepResult:
+    """Pack the raw data set, good and bad records alike."""
+    return pipeline.snapshot(cast, reporter)
