@@ -1,6 +1,6 @@
 """Recast: turn a recipe and its data into a registered model, and promote it when the gate says yes.
 
-    snapshot ─► validate ─► prepare ─► train ─► evaluate ─► register ─► promote
+snapshot ─► validate ─► prepare ─► train ─► evaluate ─► register ─► promote
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Prefect tasks: how often to try, what to show."""

@@ -18,7 +18,7 @@ from tasks.retry_policy import RETRY_DELAYS_SECONDS, worth_retrying
     retry_delay_seconds=RETRY_DELAYS_SECONDS,
     retry_condition_fn=worth_retrying,
 )
-def register_model(
+def register_model(  # noqa: PLR0917 - one reference from each step
     cast: Cast,
     snapshot: StepResult,
     validation: StepResult,

@@ -87,11 +87,24 @@ class CastSummary:
 
     def to_markdown(self) -> str:
         """The summary for a page."""
-        rows = [f"| {name} | {m['value']:.4f} | {m['low']:.4f} | {m['high']:.4f} |" for name, m in self.metrics.items()]
-        steps = [f"| {s.step} | {s.seconds:.1f} | {'found finished' if s.reused else 'done'} |" for s in self.steps]
+        rows = [
+            f"| {name} | {m['value']:.4f} | {m['low']:.4f} | {m['high']:.4f} |"
+            for name, m in self.metrics.items()
+        ]
+        steps = [
+            f"| {s.step} | {s.seconds:.1f} | {'found finished' if s.reused else 'done'} |" for s in self.steps
+        ]
         verdict = "promoted" if self.accepted else "refused"
-        head = [f"# {self.name} version {self.model_version}: {verdict}", "", *(f"- {r}" for r in self.reasons)]
-        head += ["", f"Champion: version {self.champion or 'none'}. Data version `{self.data_version[:12]}`.", ""]
+        head = [
+            f"# {self.name} version {self.model_version}: {verdict}",
+            "",
+            *(f"- {r}" for r in self.reasons),
+        ]
+        head += [
+            "",
+            f"Champion: version {self.champion or 'none'}. Data version `{self.data_version[:12]}`.",
+            "",
+        ]
         table = ["| metric | value | low | high |", "|---|---:|---:|---:|", *rows, ""]
         return "\n".join([*head, *table, "| step | seconds | |", "|---|---:|---|", *steps])
 
@@ -105,7 +118,9 @@ def open_cast(path: Path, overrides: Sequence[str] = ()) -> Cast:
     recipe = load_recipe(path, overrides)
     cast = Cast(recipe=recipe, path=path, overrides=tuple(overrides), settings=find_settings(path))
     if not _workload_file(recipe).exists():
-        known = sorted(file.stem.replace("_", "-") for file in _workload_file(recipe).parent.glob("[a-z]*.py"))
+        known = sorted(
+            file.stem.replace("_", "-") for file in _workload_file(recipe).parent.glob("[a-z]*.py")
+        )
         raise RecipeError(
             "The recipe names an unknown workload.",
             where=f"{path}, key workload",
@@ -200,7 +215,9 @@ def prepare(cast: Cast, snapshot: StepResult, validation: StepResult) -> StepRes
     return run_step(cast.settings.steps, "prepare", _prepare_inputs(cast, snapshot, validation), build)
 
 
-def version_data(cast: Cast, snapshot: StepResult, validation: StepResult, prepared: StepResult) -> StepResult:
+def version_data(
+    cast: Cast, snapshot: StepResult, validation: StepResult, prepared: StepResult
+) -> StepResult:
     """Mirror the data steps into the work tree and commit them with DVC, once for the same content."""
     from recaster.versioning.data_versions import commit_stages, mirror_step
 
@@ -320,7 +337,7 @@ def _export(cast: Cast, trained: StepResult) -> Path:
     return run_step(cast.settings.steps, "export", inputs, build).path
 
 
-def register(
+def register(  # noqa: PLR0917 - one reference from each step
     cast: Cast,
     snapshot: StepResult,
     validation: StepResult,
@@ -345,13 +362,23 @@ def register(
         client, artifact = open_tracking(cast.settings), folder / "model"
         shutil.copytree(_export(cast, trained), artifact, ignore=shutil.ignore_patterns("manifest.json"))
         table = read_json(evaluation.path / "metrics.json")["classes"]
-        write_card(artifact, recipe, data_version=snapshot.content, metrics=evaluation.facts["metrics"], classes=table)
+        write_card(
+            artifact,
+            recipe,
+            data_version=snapshot.content,
+            metrics=evaluation.facts["metrics"],
+            classes=table,
+        )
         log_results(
             client,
             run_id,
             uri=cast.settings.tracking_uri,
             metrics={name: entry["value"] for name, entry in evaluation.facts["metrics"].items()},
-            files=[*sorted(evaluation.path.glob("*.png")), evaluation.path / "metrics.json", validation.path / "report.md"],
+            files=[
+                *sorted(evaluation.path.glob("*.png")),
+                evaluation.path / "metrics.json",
+                validation.path / "report.md",
+            ],
         )
         version = register_version(
             client,
@@ -394,7 +421,9 @@ def promote(cast: Cast, registered: StepResult, prepared: StepResult, evaluation
         values = {name: entry["value"] for name, entry in evaluation.facts["metrics"].items()}
         verdict = decide(recipe.gate, values, other, difference, champion or "")
         if verdict.accepted:
-            promote_version(client, recipe.name, version, over=champion or "", reason="; ".join(verdict.reasons))
+            promote_version(
+                client, recipe.name, version, over=champion or "", reason="; ".join(verdict.reasons)
+            )
         else:
             mark_challenger(client, recipe.name, version)
         return {"accepted": verdict.accepted, "reasons": verdict.reasons, "version": version}
@@ -436,7 +465,12 @@ def run_to(cast: Cast, verb: str, reporter: Reporter, *, place: bool = False) ->
     """
     verbs = VERBS[:5]
     if verb not in verbs:
-        raise RecipeError("There is no such step.", where="the command line", value=verb, repair=f"use one of: {', '.join(verbs)}")
+        raise RecipeError(
+            "There is no such step.",
+            where="the command line",
+            value=verb,
+            repair=f"use one of: {', '.join(verbs)}",
+        )
     raw = result = snapshot(cast, reporter)
     if verb != "snapshot":
         checked = result = validate(cast, raw)
@@ -470,11 +504,19 @@ def summarize(cast: Cast, steps: Sequence[StepResult]) -> CastSummary:
     if not all(result.reused for result in steps):
         folder = cast.settings.home / "casts"
         number = len(list(folder.glob("*.json"))) + 1
-        write_json(folder / f"{number:06d}.json", {"finished": now(), "recipe": hash_recipe(cast.recipe), "code": _code_version(), **summary.to_json()})
+        write_json(
+            folder / f"{number:06d}.json",
+            {
+                "finished": now(),
+                "recipe": hash_recipe(cast.recipe),
+                "code": _code_version(),
+                **summary.to_json(),
+            },
+        )
     return summary
 
 
-def find_finished(cast: Cast) -> CastSummary | None:
+def find_finished(cast: Cast) -> CastSummary | None:  # noqa: PLR0911 - each return is one reason to do work
     """The summary of a cast in which nothing is left to do, or None; imports no torch, MLflow or Prefect.
 
     Asks the registry's own tables whether the version is still champion (or was refused).
@@ -487,25 +529,38 @@ def find_finished(cast: Cast) -> CastSummary | None:
         if found[-1] is None:
             return None
         found.append(find_step(settings.steps, verb, builder(cast, *found)))
-    recorded = [cast_file for cast_file in history(settings, cast.recipe.name) if cast_file.get("recipe") == hash_recipe(cast.recipe)]
-    if found[-1] is None or not recorded or not settings.local_tracking:
+    recorded = [
+        cast_file
+        for cast_file in history(settings, cast.recipe.name)
+        if cast_file.get("recipe") == hash_recipe(cast.recipe)
+    ]
+    prepared = found[-1]
+    if prepared is None or not recorded or not settings.local_tracking:
         return None
     last = recorded[-1]
     refs = {step["step"]: step["ref"] for step in last["steps"]}
     if any(result is not None and refs[result.step] != result.ref for result in found):
         return None
-    if refs["train"] != f"train/{fingerprint(_train_inputs(cast, found[2]))}" or last["code"] != _code_version():
+    if (
+        refs["train"] != f"train/{fingerprint(_train_inputs(cast, prepared))}"
+        or last["code"] != _code_version()
+    ):
         return None
     store = settings.tracking_uri.removeprefix("sqlite:///")
     if not Path(store).exists():
         return None
     query = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = 'champion'"
-    with contextlib.closing(sqlite3.connect(f"file:{urllib.parse.quote(store)}?mode=ro", uri=True)) as database:
+    with contextlib.closing(
+        sqlite3.connect(f"file:{urllib.parse.quote(store)}?mode=ro", uri=True)
+    ) as database:
         champion = database.execute(query, [cast.recipe.name]).fetchone()
     if (str(champion[0]) if champion else "") != last["champion"]:
         return None
     steps = [StepSummary(**{**step, "reused": True}) for step in last["steps"]]
-    known = {field: last[field] for field in ("name", "data_version", "metrics", "accepted", "reasons", "model_version", "champion")}
+    known = {
+        field: last[field]
+        for field in ("name", "data_version", "metrics", "accepted", "reasons", "model_version", "champion")
+    }
     return CastSummary(**known, steps=steps)
 
 
@@ -521,7 +576,10 @@ def status(settings: Settings) -> dict[str, Any]:
         "home": str(settings.home),
         "tracking": settings.tracking_uri,
         "running": {lock.stem: read_holder(lock) for lock in locks if is_held(lock)},
-        "models": {name: {key: cast[key] for key in ("finished", "champion", "accepted")} for name, cast in last.items()},
+        "models": {
+            name: {key: cast[key] for key in ("finished", "champion", "accepted")}
+            for name, cast in last.items()
+        },
     }
 
 
@@ -537,7 +595,12 @@ def promote_by_hand(settings: Settings, name: str, version: str) -> dict[str, An
     client = open_tracking(settings)
     known = [str(entry.version) for entry in list_versions(client, name)]
     if version not in known:
-        raise RecipeError("There is no such model version.", where=name, value=version, repair=f"use one of: {', '.join(known) or 'none yet'}")
+        raise RecipeError(
+            "There is no such model version.",
+            where=name,
+            value=version,
+            repair=f"use one of: {', '.join(known) or 'none yet'}",
+        )
     former = find_champion(client, name) or ""
     if former != version:
         promote_version(client, name, version, over=former, reason="by hand")
@@ -565,6 +628,7 @@ def predict(settings: Settings, name: str, source: Path, *, alias: str = "champi
     section = DataSection(source=str(source.resolve()), licence="-", labels=labels, image=image)
     records = list(read_records(section, settings.project))
     bad = [record for record in records if record.pixels is None]
+    pixels = [record.pixels for record in records if record.pixels is not None]
     if bad or not records:
         raise DataError(
             "Some pictures cannot be read." if bad else "There are no pictures.",
@@ -572,7 +636,7 @@ def predict(settings: Settings, name: str, source: Path, *, alias: str = "champi
             value=bad[0].problem if bad else None,
             repair="name a .jsonl, a .csv or an image folder of readable pictures",
         )
-    frame = model.predict(np.stack([record.pixels for record in records]))
+    frame: Any = model.predict(np.stack(pixels))
     return [{"id": record.id, **row} for record, row in zip(records, frame.to_dict("records"), strict=True)]
 
 
@@ -586,7 +650,11 @@ def new_recipe(settings: Settings, name: str) -> Path:
     template = settings.project / "recipes" / "digits.yaml"
     if target.exists() or not template.exists():
         what = "The recipe exists already." if target.exists() else "There is no recipe to start from."
-        raise RecipeError(what, where=str(target if target.exists() else template), repair="choose another name, or run inside a project")
+        raise RecipeError(
+            what,
+            where=str(target if target.exists() else template),
+            repair="choose another name, or run inside a project",
+        )
     write_bytes(target, template.read_text().replace("name: digits", f"name: {name}").encode())
     load_recipe(target)
     return target

@@ -55,11 +55,14 @@ def schedule_cast(cast: Cast) -> dict[str, str]:
 
     plan = cast.recipe.schedule
     if plan is None:
-        raise RecipeError("The recipe has no schedule.", where=str(cast.path), repair='add schedule: {cron: "0 3 * * *"}')
+        raise RecipeError(
+            "The recipe has no schedule.", where=str(cast.path), repair='add schedule: {cron: "0 3 * * *"}'
+        )
     os.environ["PREFECT_API_URL"] = ensure_prefect(cast.settings)
     os.environ.setdefault("PREFECT_HOME", str(cast.settings.home / "prefect"))
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.schedules import CronSchedule
     from prefect.deployments.runner import RunnerDeployment
-    from prefect.schedules import Cron
 
     from recaster.cli.services import POOL, ensure_worker
 
@@ -71,7 +74,7 @@ def schedule_cast(cast: Cast) -> dict[str, str]:
         flow_name="recast",
         entrypoint="flows.recast.recast",
         parameters={"recipe": str(recipe), "overrides": list(cast.overrides)},
-        schedule=Cron(plan.cron, timezone=plan.timezone),
+        schedules=[DeploymentScheduleCreate(schedule=CronSchedule(cron=plan.cron, timezone=plan.timezone))],
         work_pool_name=POOL,
         job_variables={"working_dir": str(Path(cast.settings.project))},
     )

@@ -1,6 +1,7 @@
 """The `recaster` command: a thin face of the library.
 
-Exit codes: 0 done; 1 failed; 2 wrong usage or recipe; 3 data refused; 4 the gate said no; 5 a service did not answer.
+Exit codes: 0 done; 1 failed; 2 wrong usage or recipe; 3 data refused; 4 the gate said no;
+5 a service did not answer.
 """
 
 from __future__ import annotations
@@ -97,7 +98,11 @@ def new(name: str, as_json: Json = False) -> None:
     from recaster import pipeline
 
     path = pipeline.new_recipe(_settings(), name)
-    _emit({"recipe": str(path)}, as_json=as_json, text=f"{path}: edit it, add {name} to dvc.yaml, then `recaster check`")
+    _emit(
+        {"recipe": str(path)},
+        as_json=as_json,
+        text=f"{path}: edit it, add {name} to dvc.yaml, then `recaster check`",
+    )
 
 
 @app.command()
@@ -109,14 +114,20 @@ def check(recipe: RecipePath, overrides: Set = None, as_json: Json = False) -> N
     cast = _open(recipe, overrides)
     raw = pipeline.snapshot(cast, TerminalReporter())
     checked = pipeline.validate(cast, raw)
-    _emit({"recipe": cast.recipe.name, **checked.facts}, as_json=as_json, text=(checked.path / "report.md").read_text())
+    _emit(
+        {"recipe": cast.recipe.name, **checked.facts},
+        as_json=as_json,
+        text=(checked.path / "report.md").read_text(),
+    )
 
 
 @app.command()
 def run(
     recipe: RecipePath,
     overrides: Set = None,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="fail when another cast holds the model")] = False,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="fail when another cast holds the model")
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Run a whole cast: from raw data to a champion, or a reason why not."""
@@ -154,7 +165,9 @@ def step(name: str, recipe: RecipePath, overrides: Set = None, as_json: Json = F
     _run_to(name, recipe, overrides, as_json=as_json, place=True)
 
 
-def _run_to(name: str, recipe: Path, overrides: list[str] | None, *, as_json: bool, place: bool = False) -> None:
+def _run_to(
+    name: str, recipe: Path, overrides: list[str] | None, *, as_json: bool, place: bool = False
+) -> None:
     from recaster import pipeline
     from tasks.show_progress import TerminalReporter
 
@@ -166,12 +179,18 @@ def _run_to(name: str, recipe: Path, overrides: list[str] | None, *, as_json: bo
 
 
 @app.command()
-def promote(name: str, version: Annotated[str, typer.Option(help="model version")], as_json: Json = False) -> None:
+def promote(
+    name: str, version: Annotated[str, typer.Option(help="model version")], as_json: Json = False
+) -> None:
     """Make a version champion by hand."""
     from recaster import pipeline
 
     value = pipeline.promote_by_hand(_settings(), name, version)
-    _emit(value, as_json=as_json, text=f"{name}: champion is version {version} (was {value['former'] or 'none'})")
+    _emit(
+        value,
+        as_json=as_json,
+        text=f"{name}: champion is version {version} (was {value['former'] or 'none'})",
+    )
 
 
 @app.command()
@@ -180,7 +199,11 @@ def rollback(name: str, as_json: Json = False) -> None:
     from recaster import pipeline
 
     value = pipeline.roll_back_champion(_settings(), name)
-    _emit(value, as_json=as_json, text=f"{name}: champion is version {value['restored']} again (was {value['former']})")
+    _emit(
+        value,
+        as_json=as_json,
+        text=f"{name}: champion is version {value['restored']} again (was {value['former']})",
+    )
 
 
 @app.command()
@@ -216,7 +239,11 @@ def ui(as_json: Json = False) -> None:
     if sys.stdout.isatty() and os.environ.get("DISPLAY"):
         for address in value.values():
             webbrowser.open(address)
-    _emit(value, as_json=as_json, text=f"MLflow   {value['mlflow']}\nPrefect  {value['prefect']}\nstop both: recaster down")
+    _emit(
+        value,
+        as_json=as_json,
+        text=f"MLflow   {value['mlflow']}\nPrefect  {value['prefect']}\nstop both: recaster down",
+    )
 
 
 @app.command()
@@ -237,7 +264,9 @@ def down(as_json: Json = False) -> None:
     from recaster.cli.services import stop_services
 
     stopped = stop_services(_settings())
-    _emit({"stopped": stopped}, as_json=as_json, text=f"stopped: {', '.join(stopped) or 'nothing was running'}")
+    _emit(
+        {"stopped": stopped}, as_json=as_json, text=f"stopped: {', '.join(stopped) or 'nothing was running'}"
+    )
 
 
 @app.command()
@@ -246,7 +275,11 @@ def schedule(recipe: RecipePath, overrides: Set = None, as_json: Json = False) -
     from recaster.cli.cast import schedule_cast
 
     value = schedule_cast(_open(recipe, overrides))
-    _emit(value, as_json=as_json, text=f"{value['deployment']} runs at {value['cron']!r}; `recaster up` keeps its worker")
+    _emit(
+        value,
+        as_json=as_json,
+        text=f"{value['deployment']} runs at {value['cron']!r}; `recaster up` keeps its worker",
+    )
 
 
 @app.command()

@@ -30,7 +30,7 @@ POOL = "recaster"
 
 
 def ensure_prefect(settings: Settings) -> str:
-    """The API address of a Prefect server that answers: the configured one, or the local one (started if need be).
+    """The API address of a Prefect server that answers: the configured one, or a local one.
 
     Raises:
         ServiceError: the configured server does not answer, or the local one does not start.
@@ -46,8 +46,17 @@ def ensure_prefect(settings: Settings) -> str:
     address = find_service(settings, "prefect")
     if address is None:
         port = _free_port()
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
-        command.remove("--no-ui")
+        command = [
+            sys.executable,
+            "-m",
+            "prefect",
+            "server",
+            "start",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+        ]
         address = _start(settings, "prefect", command, f"http://127.0.0.1:{port}")
     _await(settings, "prefect", f"{address}/api/health")
     return f"{address}/api"
@@ -70,7 +79,16 @@ def ensure_mlflow(settings: Settings) -> str:
         artifacts = (settings.home / "mlflow" / "artifacts").as_uri()
         (settings.home / "mlflow" / "artifacts").mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", settings.tracking_uri]
-        command += ["--default-artifact-root", artifacts, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+        command += [
+            "--default-artifact-root",
+            artifacts,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--workers",
+            "1",
+        ]
         address = _start(settings, "mlflow", command, f"http://127.0.0.1:{port}")
     _await(settings, "mlflow", f"{address}/health")
     return address
@@ -171,7 +189,7 @@ def _await(settings: Settings, name: str, health: str) -> None:
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=_PROBE_SECONDS) as response:
+        with urllib.request.urlopen(url, timeout=_PROBE_SECONDS) as response:  # noqa: S310 - our own or a configured server
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False

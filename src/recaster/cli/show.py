@@ -11,7 +11,7 @@ def show_summary(summary: dict[str, Any], recipe: Path) -> str:
     name, accepted = summary["name"], summary["accepted"]
     lines = [
         "",
-        f"  model      {name} version {summary['model_version']}: {'PROMOTED to champion' if accepted else 'REFUSED'}",
+        f"  model      {name} version {summary['model_version']}: {'PROMOTED' if accepted else 'REFUSED'}",
         *(f"             {reason}" for reason in summary["reasons"]),
         f"  champion   version {summary['champion'] or 'none'}",
         f"  data       version {summary['data_version'][:12]}",
@@ -23,7 +23,10 @@ def show_summary(summary: dict[str, Any], recipe: Path) -> str:
         ),
         "",
         f"  {'step':<26}{'seconds':>9}",
-        *(f"  {s['step']:<26}{s['seconds']:>9.1f}  {'found finished' if s['reused'] else ''}" for s in summary["steps"]),
+        *(
+            f"  {s['step']:<26}{s['seconds']:>9.1f}  {'found finished' if s['reused'] else ''}"
+            for s in summary["steps"]
+        ),
         "",
         "  next: recaster ui                      see the cast in MLflow and Prefect",
         f"        recaster history {name}",

@@ -1,0 +1,1 @@
+"""References, errors, atomic files, hashing, seeds, clock."""

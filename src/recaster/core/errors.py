@@ -4,13 +4,14 @@
     ├── RecipeError              2  the recipe or the command line is wrong
     ├── DataError                3  the data set cannot be read or used
     │   └── ContractError        3  the data was read, and breaks its contract
-    ├── GateRefusal              4  the gate said no; a result, not a crash
     ├── ServiceError             5  MLflow, Prefect or a remote store did not answer (retryable)
     ├── StorageError             1  a folder cannot be written, or is full
     ├── LockHeldError            1  another cast of the same model is running (retryable)
     ├── CheckpointError          1  no usable checkpoint is left
     ├── DivergedError            1  loss or gradient became non-finite
     └── TrainingError            1  the training processes ended without a result
+
+A gate that says no (exit code 4) is a result, not an error.
 
 A message says what went wrong, where, the value found, and the repair.
 """
@@ -45,9 +46,7 @@ class RecasterError(Exception):
         return _rebuild, (type(self), self.what, self.where, str(self.value or ""), self.repair)
 
 
-def _rebuild(
-    kind: type[RecasterError], what: str, where: str, value: str, repair: str
-) -> RecasterError:
+def _rebuild(kind: type[RecasterError], what: str, where: str, value: str, repair: str) -> RecasterError:
     return kind(what, where=where, value=value or None, repair=repair)
 
 
@@ -65,12 +64,6 @@ class DataError(RecasterError):
 
 class ContractError(DataError):
     """The data set was read and breaks its contract; its report says where."""
-
-
-class GateRefusal(RecasterError):
-    """The gate kept the champion; the reasons are in the message."""
-
-    exit_code = 4
 
 
 class ServiceError(RecasterError):

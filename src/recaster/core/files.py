@@ -105,7 +105,11 @@ def mirror_directory(source: Path, target: Path, *, leave_out: Iterable[str] = (
     skipped = set(leave_out)
     with storage_errors(target):
         target.mkdir(parents=True, exist_ok=True)
-        wanted = {path.relative_to(source) for path in source.rglob("*") if path.is_file() and path.name not in skipped}
+        wanted = {
+            path.relative_to(source)
+            for path in source.rglob("*")
+            if path.is_file() and path.name not in skipped
+        }
         for path in sorted(target.rglob("*"), reverse=True):
             if path.is_file() and path.relative_to(target) not in wanted:
                 path.unlink()

@@ -35,7 +35,9 @@ def hash_directory(path: Path, *, leave_out: Iterable[str] = ()) -> str:
     """sha256 (hex) over the relative names and contents of all files below `path`."""
     skipped = set(leave_out)
     names = sorted(
-        file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file() and file.name not in skipped
+        file.relative_to(path).as_posix()
+        for file in path.rglob("*")
+        if file.is_file() and file.name not in skipped
     )
     return hash_value([[name, hash_file(path / name)] for name in names])
 

@@ -66,7 +66,7 @@ def _acquire(
                 f"{name} is held by another cast.",
                 where=str(path),
                 value=holder,
-                repair="wait for it to end (or run without --no-wait); a holder that dies frees the lock by itself",
+                repair="wait for it to end, or run without --no-wait; a holder that dies frees the lock",
             )
         if on_wait and not told:
             on_wait(f"{name} is held by {holder}; waiting")

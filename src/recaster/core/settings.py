@@ -25,6 +25,9 @@ _QUIET = {
     # A remote store that is not ours must not be asked for an update of anything.
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "MPLBACKEND": "Agg",
+    # Progress bars and hints of libraries would bury the cast's own lines.
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
 _PROJECT_MARKS = ("dvc.yaml", ".dvc")
 

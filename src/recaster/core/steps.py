@@ -95,12 +95,13 @@ def run_step(
             shutil.rmtree(work)
         work.mkdir(parents=True, exist_ok=True)
         facts = build(work)
+        seconds = round(time.perf_counter() - started, 3)
         manifest = {
             "step": step,
             "inputs": inputs,
             "facts": facts,
             "content": hash_directory(work, leave_out=[MANIFEST]),
-            "seconds": round(time.perf_counter() - started, 3),
+            "seconds": seconds,
             "finished": now(),
         }
         write_json(work / MANIFEST, manifest)
@@ -109,8 +110,8 @@ def run_step(
         step=step,
         fingerprint=final.name,
         path=final,
-        content=manifest["content"],
+        content=str(manifest["content"]),
         facts=facts,
-        seconds=manifest["seconds"],
+        seconds=seconds,
         reused=False,
     )

@@ -51,7 +51,18 @@ def collect_facts(folder: Path) -> pd.DataFrame:
             record["minimum"] = float(finite.min()) if finite.size else None
             record["maximum"] = float(finite.max()) if finite.size else None
             rows.append(record)
-    columns = ["id", "label", "where", "problem", "height", "width", "channels", "non_finite", "minimum", "maximum"]
+    columns = [
+        "id",
+        "label",
+        "where",
+        "problem",
+        "height",
+        "width",
+        "channels",
+        "non_finite",
+        "minimum",
+        "maximum",
+    ]
     facts = pd.DataFrame(rows, columns=columns)
     facts["row"] = np.arange(len(facts))
     return facts
@@ -72,7 +83,11 @@ def image_rules(data: DataSection) -> list[RowRule]:
             "label",
             "has a label outside the recipe's data.labels",
         ),
-        (gxe.ExpectColumnValuesToBeInSet(column="non_finite", value_set=[0]), "non_finite", "has NaN or infinite pixels"),
+        (
+            gxe.ExpectColumnValuesToBeInSet(column="non_finite", value_set=[0]),
+            "non_finite",
+            "has NaN or infinite pixels",
+        ),
         (
             gxe.ExpectColumnValuesToBeBetween(column="minimum", min_value=image.minimum),
             "minimum",
@@ -91,7 +106,9 @@ def image_rules(data: DataSection) -> list[RowRule]:
     return [RowRule(expectation=rule, column=column, meaning=meaning) for rule, column, meaning in rules]
 
 
-def check_contract(facts: pd.DataFrame, rules: list[RowRule], *, data: DataSection, contract: ContractSection, folder: Path) -> dict[str, Any]:
+def check_contract(
+    facts: pd.DataFrame, rules: list[RowRule], *, data: DataSection, contract: ContractSection, folder: Path
+) -> dict[str, Any]:
     """Check `facts`, write report, quarantine and accepted row numbers into `folder`.
 
     Returns:
@@ -102,7 +119,10 @@ def check_contract(facts: pd.DataFrame, rules: list[RowRule], *, data: DataSecti
     """
     if facts.empty:
         raise ContractError(
-            "The data set is empty.", where=data.source, value="0 records", repair="add records, or correct data.source"
+            "The data set is empty.",
+            where=data.source,
+            value="0 records",
+            repair="add records, or correct data.source",
         )
     reasons = _find_breaches(facts, rules, folder)
     quarantined = facts[facts["row"].isin(reasons)]
@@ -116,7 +136,7 @@ def check_contract(facts: pd.DataFrame, rules: list[RowRule], *, data: DataSecti
         "quarantined": len(quarantined),
         "rows_per_label": {str(label): int(count) for label, count in counts.items()},
     }
-    failures = _find_failures(summary, quarantined, reasons, contract)
+    failures = _find_failures(summary, quarantined, contract)
     write_bytes(folder / REPORT, _render_report(summary, rules, reasons, failures).encode())
     if failures:
         raise _refuse(failures, quarantined, reasons, data, folder)
@@ -132,7 +152,9 @@ def _find_breaches(facts: pd.DataFrame, rules: list[RowRule], folder: Path) -> d
     asset = context.data_sources.add_pandas("facts").add_dataframe_asset("records")
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": facts})
     suite = gx.ExpectationSuite(name="records", expectations=[rule.expectation for rule in rules])
-    result = batch.validate(suite, result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["row"]})
+    result = batch.validate(
+        suite, result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["row"]}
+    )
     _write_validation(result.to_json_dict(), folder)
     meanings = {(rule.expectation.expectation_type, rule.column): rule.meaning for rule in rules}
     reasons: dict[int, list[str]] = {}
@@ -176,7 +198,9 @@ def _write_quarantine(quarantined: pd.DataFrame, reasons: dict[int, list[str]], 
 
 
 def _find_failures(
-    summary: dict[str, Any], quarantined: pd.DataFrame, reasons: dict[int, list[str]], contract: ContractSection
+    summary: dict[str, Any],
+    quarantined: pd.DataFrame,
+    contract: ContractSection,
 ) -> list[str]:
     failures = []
     fraction = len(quarantined) / summary["rows"]
@@ -190,7 +214,11 @@ def _find_failures(
     present = [label for label, count in summary["rows_per_label"].items() if count]
     if len(present) == 1:
         failures.append(f"all good records have one label, {present[0]!r}: there is nothing to tell apart")
-    scarce = {label: count for label, count in summary["rows_per_label"].items() if count < contract.min_rows_per_label}
+    scarce = {
+        label: count
+        for label, count in summary["rows_per_label"].items()
+        if count < contract.min_rows_per_label
+    }
     if scarce:
         named = ", ".join(f"{label!r} has {count}" for label, count in scarce.items())
         failures.append(f"contract.min_rows_per_label wants {contract.min_rows_per_label}: {named}")
@@ -198,10 +226,15 @@ def _find_failures(
 
 
 def _refuse(
-    failures: list[str], quarantined: pd.DataFrame, reasons: dict[int, list[str]], data: DataSection, folder: Path
+    failures: list[str],
+    quarantined: pd.DataFrame,
+    reasons: dict[int, list[str]],
+    data: DataSection,
+    folder: Path,
 ) -> ContractError:
     examples = [
-        f"{record['where']} (id {record['id']!r}, label {record['label']!r}) {'; '.join(reasons[record['row']])}"
+        f"{record['where']} (id {record['id']!r}, label {record['label']!r}) "
+        + "; ".join(reasons[record["row"]])
         + (f" [{record['problem']}]" if record["problem"] else "")
         for record in quarantined.head(_SHOWN).to_dict("records")
     ]
@@ -219,7 +252,8 @@ def _render_report(
     lines = [
         "# Data contract",
         "",
-        f"{summary['accepted']} of {summary['rows']} records accepted, {summary['quarantined']} in quarantine. "
+        f"{summary['accepted']} of {summary['rows']} records accepted, "
+        f"{summary['quarantined']} in quarantine. "
         + ("**Refused:** " + "; ".join(failures) if failures else "**Accepted.**"),
         "",
         "| a record is quarantined when it … | expectation | records |",
@@ -227,7 +261,9 @@ def _render_report(
     ]
     for rule in rules:
         broken = sum(rule.meaning in found for found in reasons.values())
-        lines.append(f"| {rule.meaning} | `{rule.expectation.expectation_type}` on `{rule.column}` | {broken} |")
+        lines.append(
+            f"| {rule.meaning} | `{rule.expectation.expectation_type}` on `{rule.column}` | {broken} |"
+        )
     lines += ["", "| label | records |", "|---|---:|"]
     lines += [f"| {label} | {count} |" for label, count in summary["rows_per_label"].items()]
     return "\n".join(lines) + "\n"

@@ -1,9 +1,9 @@
 """Prepared splits as memory-mapped arrays that training ranks read without copying.
 
-    train.images.npy      (rows, channels, height, width) float32, scaled to 0..1
-    train.labels.npy      (rows,) int64
-    train.ids.json        ["digit-0000", …]
-    splits.json           counts, label names, picture shape
+train.images.npy      (rows, channels, height, width) float32, scaled to 0..1
+train.labels.npy      (rows,) int64
+train.ids.json        ["digit-0000", …]
+splits.json           counts, label names, picture shape
 """
 
 from __future__ import annotations

@@ -156,7 +156,9 @@ def _parse_json_line(line: str, where: str) -> RawRecord:
     if not isinstance(row, dict):
         return RawRecord(id=None, label=None, where=where, pixels=None, problem="not a JSON object")
     pixels, problem = _to_pixels(row.get("image"))
-    return RawRecord(id=_text(row.get("id")), label=_text(row.get("label")), where=where, pixels=pixels, problem=problem)
+    return RawRecord(
+        id=_text(row.get("id")), label=_text(row.get("label")), where=where, pixels=pixels, problem=problem
+    )
 
 
 def _to_pixels(image: Any) -> tuple[NDArray[np.float32] | None, str]:

@@ -1,0 +1,1 @@
+"""Ranks: launching, joining, wrapping."""

@@ -1,6 +1,6 @@
 """Start the ranks of one training run with torch's elastic launcher, and end with the parent.
 
-    python -m recaster.distributed.launch --ranks 2 --max-restarts 3 --threads 1 RUN_DIR
+python -m recaster.distributed.launch --ranks 2 --max-restarts 3 --threads 1 RUN_DIR
 """
 
 from __future__ import annotations

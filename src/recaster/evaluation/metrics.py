@@ -68,7 +68,9 @@ def metric_functions(section: EvaluateSection) -> dict[str, Callable[[Probabilit
     }
 
 
-def measure(probabilities: Probabilities, targets: Targets, section: EvaluateSection) -> dict[str, dict[str, float]]:
+def measure(
+    probabilities: Probabilities, targets: Targets, section: EvaluateSection
+) -> dict[str, dict[str, float]]:
     """`{metric: {value, low, high}}`; the interval is the percentile bootstrap over rows."""
     draws = _draws(len(targets), section)
     return {
@@ -79,7 +81,11 @@ def measure(probabilities: Probabilities, targets: Targets, section: EvaluateSec
 
 
 def paired_difference(
-    challenger: Probabilities, champion: Probabilities, targets: Targets, metric: str, section: EvaluateSection
+    challenger: Probabilities,
+    champion: Probabilities,
+    targets: Targets,
+    metric: str,
+    section: EvaluateSection,
 ) -> tuple[float, float, float]:
     """Challenger minus champion in `metric` on the same rows: point, low, high (paired bootstrap)."""
     function = metric_functions(section)[metric]

@@ -17,17 +17,32 @@ def plot_confusion(matrix: NDArray[np.int64], labels: list[str], path: Path) -> 
     axes = figure.add_subplot()
     axes.imshow(np.log1p(matrix), cmap="Blues")
     axes.set(
-        xticks=range(len(labels)), yticks=range(len(labels)), xticklabels=labels, yticklabels=labels,
-        xlabel="guess", ylabel="truth", title="Confusion on the held-out split",
+        xticks=range(len(labels)),
+        yticks=range(len(labels)),
+        xticklabels=labels,
+        yticklabels=labels,
+        xlabel="guess",
+        ylabel="truth",
+        title="Confusion on the held-out split",
     )
     for (row, column), count in np.ndenumerate(matrix):
         if count:
             dark = count > matrix.max() / 4
-            axes.text(column, row, str(count), ha="center", va="center", color="white" if dark else "black", fontsize=8)
+            axes.text(
+                column,
+                row,
+                str(count),
+                ha="center",
+                va="center",
+                color="white" if dark else "black",
+                fontsize=8,
+            )
     figure.savefig(path, dpi=110)
 
 
-def plot_reliability(probabilities: NDArray[np.float64], targets: NDArray[np.int64], bins: int, path: Path) -> None:
+def plot_reliability(
+    probabilities: NDArray[np.float64], targets: NDArray[np.int64], bins: int, path: Path
+) -> None:
     """Draw accuracy against confidence of the top guess."""
     from matplotlib.figure import Figure
 

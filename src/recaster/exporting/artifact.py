@@ -1,6 +1,6 @@
 """The open artifact: a directory that is read without Recaster.
 
-    model.safetensors   config.json   preprocessing.json   modeling.py   README.md
+model.safetensors   config.json   preprocessing.json   modeling.py   README.md
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ from recaster.core.files import write_json
 
 
 def write_artifact(
-    folder: Path, *, weights: Path, modeling: Path, arguments: dict[str, Any], labels: list[str], preprocessing: dict[str, Any]
+    folder: Path,
+    *,
+    weights: Path,
+    modeling: Path,
+    arguments: dict[str, Any],
+    labels: list[str],
+    preprocessing: dict[str, Any],
 ) -> None:
     """Write everything but the card into `folder`.
 
@@ -24,5 +30,7 @@ def write_artifact(
     """
     shutil.copyfile(weights, folder / "model.safetensors")
     shutil.copyfile(modeling, folder / "modeling.py")
-    write_json(folder / "config.json", {"architecture": modeling.stem, "arguments": arguments, "labels": labels})
+    write_json(
+        folder / "config.json", {"architecture": modeling.stem, "arguments": arguments, "labels": labels}
+    )
     write_json(folder / "preprocessing.json", preprocessing)

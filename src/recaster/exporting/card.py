@@ -26,7 +26,7 @@ def write_card(
         "---",
         f"# {recipe.name}",
         "",
-        f"A model for {recipe.workload.replace('-', ' ')} into {len(recipe.data.labels)} labels, trained from "
+        f"A model for {recipe.workload.replace('-', ' ')} into {len(recipe.data.labels)} labels, from "
         f"`{recipe.model.base}` on `{recipe.data.source}`.",
         "",
         f"Data version `{data_version}`, licence of the data: {recipe.data.licence}.",
@@ -39,10 +39,13 @@ def write_card(
         "",
         "| label | rows | precision | recall | f1 |",
         "|---|---:|---:|---:|---:|",
-        *(f"| {c['label']} | {c['rows']} | {c['precision']:.3f} | {c['recall']:.3f} | {c['f1']:.3f} |" for c in classes),
+        *(
+            f"| {c['label']} | {c['rows']} | {c['precision']:.3f} | {c['recall']:.3f} | {c['f1']:.3f} |"
+            for c in classes
+        ),
         "",
         "## Limits",
         "",
-        "Measured on records of the same source as the training data; nothing is known about pictures of another origin.",
+        "Measured on records of the same source as the training data; no claim is made for others.",
     ]
     write_bytes(artifact / "README.md", ("\n".join(lines) + "\n").encode())

@@ -38,7 +38,9 @@ class SmallCnn(nn.Module):
         return logits
 
 
-def build_model(*, channels: int, height: int, width: int, classes: int, hidden: int, dropout: float) -> nn.Module:
+def build_model(
+    *, channels: int, height: int, width: int, classes: int, hidden: int, dropout: float
+) -> nn.Module:
     """The network, with fresh weights from torch's present random state.
 
     Args:

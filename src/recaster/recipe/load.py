@@ -74,7 +74,10 @@ def _read_tree(path: Path) -> CommentedMap:
         tree = YAML(typ="rt").load(text)
     except YAMLError as error:
         raise RecipeError(
-            "The recipe is not valid YAML.", where=str(path), value=str(error), repair="correct the syntax there"
+            "The recipe is not valid YAML.",
+            where=str(path),
+            value=str(error),
+            repair="correct the syntax there",
         ) from None
     if not isinstance(tree, CommentedMap):
         raise RecipeError(
@@ -174,7 +177,11 @@ def _describe(detail: ErrorDetails) -> tuple[str, object, str]:
         known = _keys_at(location[:-1])
         near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else "remove it"
-        return "The recipe has a key that does not exist.", str(location[-1]), f"{hint} Known here: {', '.join(known)}"
+        return (
+            "The recipe has a key that does not exist.",
+            str(location[-1]),
+            f"{hint} Known here: {', '.join(known)}",
+        )
     if detail["type"] == "missing":
         return "The recipe lacks a key.", None, f"add {location[-1]!r}"
     message = detail["msg"].removeprefix("Value error, ")
@@ -189,7 +196,11 @@ def _keys_at(location: _Location) -> list[str]:
             continue
         annotation = model.model_fields[part].annotation
         model = next(
-            (kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type) and issubclass(kind, BaseModel)),
+            (
+                kind
+                for kind in (annotation, *get_args(annotation))
+                if isinstance(kind, type) and issubclass(kind, BaseModel)
+            ),
             model,
         )
     return list(model.model_fields)
@@ -199,7 +210,7 @@ def _line_of(tree: Any, location: _Location) -> int | None:
     line: int | None = None
     for part in location:
         try:
-            position = tree.lc.key(part) if isinstance(tree, dict) else tree.lc.item(part)
+            position = tree.lc.key(part) if hasattr(tree, "keys") else tree.lc.item(part)
             line, tree = position[0] + 1, tree[part]
         except (KeyError, IndexError, AttributeError, TypeError):
             break

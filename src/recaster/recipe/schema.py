@@ -85,7 +85,7 @@ class SplitSection(_Section):
     validation: Fraction
     test: Fraction
     near_duplicate_distance: float = Field(default=0.06, ge=0, le=1)
-    """Root mean square pixel difference, as a fraction of the pixel range, under which two pictures are one."""
+    """Root mean square pixel difference (fraction of the range) under which two pictures are one."""
 
     @model_validator(mode="after")
     def _room_for_training(self) -> SplitSection:

@@ -62,6 +62,7 @@ def _beats(
     point, low, high = difference
     word = "beats" if better else "does not beat"
     return better, (
-        f"{word} champion version {version} in {metric}: {candidate[metric]:.4f} against {champion[metric]:.4f}"
+        f"{word} champion version {version} in {metric}:"
+        f" {candidate[metric]:.4f} against {champion[metric]:.4f}"
         f" (difference {point:+.4f}, interval {low:+.4f} to {high:+.4f}; wanted better by more than {wanted})"
     )

@@ -14,9 +14,10 @@ from recaster.recipe.schema import ImageShape
 from recaster.tracking.runs import FINGERPRINT
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.pyfunc import PyFuncModel
+
+    from mlflow import MlflowClient
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 _PROMOTED_OVER, _ROLLED_BACK = "recaster.promoted_over", "recaster.rolled_back_at"
@@ -44,7 +45,11 @@ def register_version(
     source = _log_model(client, run_id, artifact)
     _ensure_model(client, name)
     created = client.create_model_version(
-        name, source, run_id, tags={FINGERPRINT: fingerprint, **tags}, model_id=source.removeprefix("models:/")
+        name,
+        source,
+        run_id,
+        tags={FINGERPRINT: fingerprint, **tags},
+        model_id=source.removeprefix("models:/"),
     )
     return str(created.version)
 
@@ -61,11 +66,11 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
 
 def _log_model(client: MlflowClient, run_id: str, artifact: Path) -> str:
     """Log an ordinary pyfunc model from code (no pickle) into the run; return its `models:/ID` address."""
-    import mlflow
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec
 
+    import mlflow
     from recaster.serving import pyfunc_image
 
     experiment = client.get_run(run_id).info.experiment_id
@@ -75,13 +80,18 @@ def _log_model(client: MlflowClient, run_id: str, artifact: Path) -> str:
             client.delete_logged_model(old.model_id)
     image, labels = read_json(artifact / "preprocessing.json"), read_json(artifact / "config.json")["labels"]
     shape = (image["height"], image["width"], image["channels"])
-    outputs = [ColSpec("string", "label"), *(ColSpec("double", f"p_{label}") for label in labels)]
+    outputs: list[ColSpec | TensorSpec] = [
+        ColSpec("string", "label"),
+        *(ColSpec("double", f"p_{label}") for label in labels),
+    ]
     with mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=pyfunc_image.__file__,
             artifacts={"model": str(artifact)},
-            signature=ModelSignature(Schema([TensorSpec(np.dtype("float32"), (-1, *shape))]), Schema(outputs)),
+            signature=ModelSignature(
+                Schema([TensorSpec(np.dtype("float32"), (-1, *shape))]), Schema(outputs)
+            ),
             input_example=np.full((1, *shape), image["minimum"], dtype=np.float32),
             pip_requirements=_requirements(),
         )
@@ -178,7 +188,12 @@ def load_model(client: MlflowClient, name: str, alias: str) -> tuple[PyFuncModel
 
     version = _aliases(client, name).get(alias)
     if version is None:
-        raise RecasterError("No model version has this alias.", where=f"models:/{name}", value=alias, repair="run a cast first")
+        raise RecasterError(
+            "No model version has this alias.",
+            where=f"models:/{name}",
+            value=alias,
+            repair="run a cast first",
+        )
     local = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}"))
     folder = next(local.glob("artifacts/*"))
     image = ImageShape.model_validate(read_json(folder / "preprocessing.json"))

@@ -10,18 +10,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import pandas as pd
 import torch
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 from safetensors.torch import load_file
+
+import mlflow
 
 _BATCH_ROWS = 256
 
 
-class ImageClassifier(PythonModel):  # type: ignore[misc]
+class ImageClassifier(PythonModel):
     """Pictures in their source's pixel range in, a label and a probability a label out."""
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -39,7 +40,7 @@ class ImageClassifier(PythonModel):  # type: ignore[misc]
         self.model.eval()
 
     @torch.no_grad()
-    def predict(self, context: PythonModelContext, model_input, params=None) -> pd.DataFrame:  # type: ignore[no-untyped-def]  # noqa: ANN001, ARG002, E501 - MLflow would read a type hint as the schema
+    def predict(self, context: PythonModelContext, model_input, params=None) -> pd.DataFrame:  # type: ignore[no-untyped-def]  # noqa: ARG002 - MLflow would read a type hint as the schema
         """Label and probabilities of pictures `(rows, height, width, channels)`, a row a picture."""
         pictures = self._to_pictures(model_input)
         pieces = [
@@ -58,7 +59,9 @@ class ImageClassifier(PythonModel):  # type: ignore[misc]
         if pixels.shape[1:] == shape[:2] and shape[2] == 1:
             pixels = pixels[..., None]
         if pixels.shape[1:] != shape:
-            raise ValueError(f"pictures have shape {pixels.shape[1:]}, wanted (rows, height, width, channels) = (rows, {shape})")
+            raise ValueError(
+                f"pictures have shape {pixels.shape[1:]}, wanted (height, width, channels) {shape}"
+            )
         low, high = self.image["minimum"], self.image["maximum"]
         return np.ascontiguousarray(((pixels - low) / (high - low)).astype(np.float32).transpose(0, 3, 1, 2))
 

@@ -46,7 +46,7 @@ def _unreachable(uri: str, reason: str) -> ServiceError:
         "MLflow did not answer; what was trained so far is kept.",
         where=uri,
         value=reason,
-        repair="start the server, correct MLFLOW_TRACKING_URI, or unset it for the local store; then run the same command",
+        repair="start the server, or correct or unset MLFLOW_TRACKING_URI; then run the same command",
     )
 
 
@@ -60,7 +60,7 @@ def open_tracking(settings: Settings) -> MlflowClient:
     uri = settings.tracking_uri
     if uri.startswith("http"):
         try:
-            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_PROBE_SECONDS):
+            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_PROBE_SECONDS):  # noqa: S310 - the configured server
                 pass
         except (urllib.error.URLError, OSError) as error:
             raise _unreachable(uri, str(error)) from error
@@ -99,7 +99,9 @@ def ensure_run(
             created = client.create_run(home, tags={FINGERPRINT: fingerprint, **tags}, run_name=name)
             run_id = str(created.info.run_id)
         client.log_batch(run_id, params=[Param(key, value[:6000]) for key, value in params.items()])
-        data = Dataset(name=experiment, digest=data_version[:32], source_type="dvc", source=f'{{"uri": "{data_source}"}}')
+        data = Dataset(
+            name=experiment, digest=data_version[:32], source_type="dvc", source=f'{{"uri": "{data_source}"}}'
+        )
         client.log_inputs(run_id, [DatasetInput(dataset=data, tags=[])])
     return run_id
 
@@ -109,7 +111,11 @@ def _ensure_experiment(client: MlflowClient, settings: Settings, name: str) -> s
     if found:
         return str(found.experiment_id)
     artifacts = settings.home / "mlflow" / "artifacts" / name
-    return str(client.create_experiment(name, artifact_location=artifacts.as_uri() if settings.local_tracking else None))
+    return str(
+        client.create_experiment(
+            name, artifact_location=artifacts.as_uri() if settings.local_tracking else None
+        )
+    )
 
 
 def log_results(
@@ -121,7 +127,9 @@ def log_results(
     with service_errors(uri):
         moment = int(time.time() * 1000)
         present = client.get_run(run_id).data.metrics
-        fresh = {f"test/{name}": value for name, value in metrics.items() if present.get(f"test/{name}") != value}
+        fresh = {
+            f"test/{name}": value for name, value in metrics.items() if present.get(f"test/{name}") != value
+        }
         client.log_batch(run_id, metrics=[Metric(name, value, moment, 0) for name, value in fresh.items()])
         for file in files:
             client.log_artifact(run_id, str(file), "evaluation")
@@ -148,7 +156,7 @@ class JournalForwarder:
         """Why the last try failed; None when it worked."""
 
     def forward(self, durable_step: int) -> None:
-        """Send what is new up to `durable_step`. A server's trouble is kept in `trouble`, and tried again later."""
+        """Send what is new up to `durable_step`. Trouble is kept in `trouble`, and tried again."""
         if time.monotonic() < self._quiet_until:
             return
         try:

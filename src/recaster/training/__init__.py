@@ -1,0 +1,1 @@
+"""The training engine: knows torch and nothing else of the stack."""

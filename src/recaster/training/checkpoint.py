@@ -1,7 +1,7 @@
 """Checkpoints that are whole or not there, verified by hash, without pickle.
 
-    checkpoints/00000150/tensors.safetensors   model.* and optimizer.*
-    checkpoints/00000150/state.json            step, sha256 of the tensors; renamed into place as one
+checkpoints/00000150/tensors.safetensors   model.* and optimizer.*
+checkpoints/00000150/state.json            step, sha256 of the tensors; renamed into place as one
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def _find_damage(path: Path) -> str:
 def _load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     tensors = load_file(path / _TENSORS)
     prefix = "model."
-    model.load_state_dict({name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)})
+    model.load_state_dict(
+        {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+    )
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimizer."):

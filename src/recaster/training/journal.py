@@ -1,7 +1,7 @@
 """The journal of a run: one JSON object a line, no step missing and none twice.
 
-    {"kind": "train", "step": 12, "epoch": 0, "loss": 1.93, "learning_rate": 0.001, …}
-    {"kind": "validation", "step": 21, "epoch": 0, "loss": 0.71, "accuracy": 0.83, …}
+{"kind": "train", "step": 12, "epoch": 0, "loss": 1.93, "learning_rate": 0.001, …}
+{"kind": "validation", "step": 21, "epoch": 0, "loss": 0.71, "accuracy": 0.83, …}
 """
 
 from __future__ import annotations

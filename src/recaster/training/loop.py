@@ -74,7 +74,13 @@ def learning_rate_at(step: int, options: LoopOptions) -> float:
 
 
 def train_steps(
-    state: TrainState, *, data: TrainingSet, sampler: Sampler, workload: Trainable, mesh: Mesh, options: LoopOptions
+    state: TrainState,
+    *,
+    data: TrainingSet,
+    sampler: Sampler,
+    workload: Trainable,
+    mesh: Mesh,
+    options: LoopOptions,
 ) -> Iterator[StepReport]:
     """Advance `state` in place to `options.steps`, one optimizer step for each report that is taken.
 
@@ -98,7 +104,7 @@ def train_steps(
         loss_sum = workload.loss_sum(logits, targets.to(mesh.device), label_smoothing=options.label_smoothing)
         # Ranks average their gradients; scaling by the global count makes that the mean over all targets,
         # also when a rank has fewer of them.
-        (loss_sum * (mesh.world / len(batch))).backward()
+        torch.autograd.backward(loss_sum * (mesh.world / len(batch)))
         norm = float(clip_grad_norm_(state.model.parameters(), options.max_gradient_norm))
         if not math.isfinite(norm):
             raise DivergedError(

@@ -1,6 +1,6 @@
 """One training rank: reads a run directory, writes a run directory, knows torch and nothing else.
 
-    plan.json → journal.jsonl, checkpoints/, weights.safetensors, result.json (last)
+plan.json → journal.jsonl, checkpoints/, weights.safetensors, result.json (last)
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def train_rank(run_dir: Path) -> None:
     plan: dict[str, Any] = read_json(run_dir / PLAN)
     workload: Trainable = importlib.import_module(plan["workload_module"]).WORKLOAD
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
-    with join_mesh(device=plan["distributed"]["device"], threads=plan["distributed"]["threads_per_rank"]) as mesh:
+    with join_mesh(
+        device=plan["distributed"]["device"], threads=plan["distributed"]["threads_per_rank"]
+    ) as mesh:
         _Run(run_dir, plan, workload, mesh).train()
 
 
@@ -75,7 +77,12 @@ class _Run:
         started, first = time.perf_counter(), state.step
         train = self.plan["train"]
         loop = train_steps(
-            state, data=self.data, sampler=self.sampler, workload=self.workload, mesh=self.mesh, options=self._options()
+            state,
+            data=self.data,
+            sampler=self.sampler,
+            workload=self.workload,
+            mesh=self.mesh,
+            options=self._options(),
         )
         for report in loop:
             self.records.append(report)
@@ -106,7 +113,10 @@ class _Run:
         )
 
     def _record(self, report: StepReport, journal: IO[str] | None, step_seconds: float) -> None:
-        local = [sum(item.loss_sum for item in self.records), float(sum(item.targets for item in self.records))]
+        local = [
+            sum(item.loss_sum for item in self.records),
+            float(sum(item.targets for item in self.records)),
+        ]
         loss, targets = sum_over_ranks(local, self.mesh)
         steps = len(self.records)
         self.records.clear()
@@ -156,7 +166,10 @@ class _Run:
 
     def _write_result(self, *, resumed_at: int) -> None:
         weights = self.run_dir / WEIGHTS
-        save_file({name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}, weights)
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()},
+            weights,
+        )
         result = {
             "steps": self.steps,
             "resumed_at": resumed_at,
@@ -174,7 +187,10 @@ def _build_optimizer(model: nn.Module, section: dict[str, Any]) -> torch.optim.O
     parameters = list(model.parameters())
     if section["name"] == "sgd":
         return torch.optim.SGD(
-            parameters, lr=section["learning_rate"], momentum=section["momentum"], weight_decay=section["weight_decay"]
+            parameters,
+            lr=section["learning_rate"],
+            momentum=section["momentum"],
+            weight_decay=section["weight_decay"],
         )
     return torch.optim.AdamW(
         parameters, lr=section["learning_rate"], weight_decay=section["weight_decay"], fused=True

@@ -44,7 +44,11 @@ def train(run_dir: Path, plan: dict[str, Any], *, reporter: Reporter, forwarder:
         log = run_dir / "ranks.log"
         with log.open("ab") as output:
             launcher = subprocess.Popen(
-                _command(run_dir, plan), stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
+                _command(run_dir, plan),
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
             try:
                 _follow(launcher, run_dir, reporter, forwarder)
@@ -69,7 +73,9 @@ def _command(run_dir: Path, plan: dict[str, Any]) -> list[str]:
     ]
 
 
-def _follow(launcher: subprocess.Popen[bytes], run_dir: Path, reporter: Reporter, forwarder: Forwarder) -> None:
+def _follow(
+    launcher: subprocess.Popen[bytes], run_dir: Path, reporter: Reporter, forwarder: Forwarder
+) -> None:
     journal, shown, forwarded, size = run_dir / JOURNAL, 0, 0.0, -1
     while launcher.poll() is None:
         time.sleep(_POLL_SECONDS)

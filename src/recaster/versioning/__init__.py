@@ -1,0 +1,1 @@
+"""DVC data versions."""

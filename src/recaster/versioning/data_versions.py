@@ -15,7 +15,11 @@ from recaster.core.locks import hold_lock
 from recaster.core.settings import Settings
 from recaster.core.steps import MANIFEST, StepResult
 
-PLACES = {"snapshot": "data/{name}/raw", "validate": "data/{name}/contract", "prepare": "data/{name}/prepared"}
+PLACES = {
+    "snapshot": "data/{name}/raw",
+    "validate": "data/{name}/contract",
+    "prepare": "data/{name}/prepared",
+}
 """Where each versioned step's content stands in the work tree."""
 _LOCK_WAIT_SECONDS = 600.0
 

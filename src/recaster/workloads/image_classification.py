@@ -1,6 +1,6 @@
 """Image classification: one label a picture.
 
-    digit-0000  "0"  8x8x1 pixels 0..16   →   train.images.npy (rows, 1, 8, 8) 0..1   →   10 probabilities
+digit-0000  "0"  8x8x1 pixels 0..16   →   train.images.npy (rows, 1, 8, 8) 0..1   →   10 probabilities
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class PictureSet:
         return images, labels
 
     def _shifted(self, images: Tensor, rows: NDArray[np.int64], seed: int) -> Tensor:
-        """Each picture moved by its own offset, a function of (seed, row): the batch it is in does not matter."""
+        """Each picture moved by its own offset, a function of (seed, row) and not of its batch."""
         side = 2 * self._shift + 1
         table = np.random.default_rng(seed).integers(0, side, (len(self), 2))
         padded = F.pad(images, [self._shift] * 4)
@@ -81,14 +81,18 @@ class ImageClassification:
         pixels = ((pixels - image.minimum) / (image.maximum - image.minimum)).astype(np.float32)
         numbers = {label: number for number, label in enumerate(recipe.data.labels)}
         labels = np.array([numbers[record.label] for record in records], dtype=np.int64)
-        groups = group_duplicates(pixels.reshape(len(pixels), -1), distance=recipe.split.near_duplicate_distance)
+        groups = group_duplicates(
+            pixels.reshape(len(pixels), -1), distance=recipe.split.near_duplicate_distance
+        )
         splits = split_records(labels, groups, recipe.split)
         for name, rows in splits.items():
             ids = [records[row].id for row in rows.tolist()]
             write_shard(folder, name, Shard(images=pixels[rows], labels=labels[rows], ids=ids))
         counts = {name: len(rows) for name, rows in splits.items()}
         duplicates = len(groups) - len(set(groups.tolist()))
-        per_label = {name: dict(sorted(Counter(labels[rows].tolist()).items())) for name, rows in splits.items()}
+        per_label = {
+            name: dict(sorted(Counter(labels[rows].tolist()).items())) for name, rows in splits.items()
+        }
         facts = {"rows": counts, "duplicates": duplicates}
         write_json(folder / "splits.json", {**facts, "labels": recipe.data.labels, "per_label": per_label})
         return facts
@@ -115,7 +119,9 @@ class ImageClassification:
 
     def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:
         """The split's pictures, memory-mapped."""
-        return PictureSet(read_shard(folder, split), shift_pixels=plan["train"]["augmentation"]["shift_pixels"])
+        return PictureSet(
+            read_shard(folder, split), shift_pixels=plan["train"]["augmentation"]["shift_pixels"]
+        )
 
     def loss_sum(self, logits: Tensor, targets: Tensor, *, label_smoothing: float) -> Tensor:
         """Cross entropy summed over the batch, nats."""
@@ -126,7 +132,9 @@ class ImageClassification:
         return int((logits.argmax(1) == targets).sum())
 
     @torch.no_grad()
-    def predict(self, artifact: Path, prepared: Path, split: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def predict(
+        self, artifact: Path, prepared: Path, split: str
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Probabilities and targets of a split, in the shard's order."""
         from safetensors.torch import load_file
 

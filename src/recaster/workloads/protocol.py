@@ -30,5 +30,7 @@ class Workload(Trainable, Protocol):
     def modeling_file(self, recipe: Recipe) -> Path:
         """The Python file, importing only torch, that travels with the exported model."""
 
-    def predict(self, artifact: Path, prepared: Path, split: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def predict(
+        self, artifact: Path, prepared: Path, split: str
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Probabilities `(rows, classes)` of the exported model on a split, and its targets `(rows,)`."""

@@ -1,0 +1,39 @@
+# Everything runs in .venv; `python -m` because a console script cannot live below a path with a space in it.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+TORCH := $(shell grep '^torch==' constraints.txt)
+.DEFAULT_GOAL := help
+.PHONY: help run test check format ui up down clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check '$(TORCH)' -c constraints.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	touch $@
+
+run: $(VENV)/.installed ## run the digits cast, from raw data to a champion
+	$(PY) -m recaster.cli run recipes/digits.yaml
+
+test: check ## lint, types, layers, then all tests
+	$(PY) -m pytest -n 2
+
+check: $(VENV)/.installed ## lint, format, types, import layers, spelling
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -c "from importlinter.cli import lint_imports_command as lint; lint()"
+	$(PY) -m codespell_lib src flows tasks tests docs README.md CONTRIBUTING.md CHANGELOG.md
+
+format: $(VENV)/.installed ## format and repair what can be repaired
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+ui up down: $(VENV)/.installed ## pages; server and worker; stop them
+	$(PY) -m recaster.cli $@
+
+clean: ## remove the environment and all local state (stop services first)
+	rm -rf $(VENV) .recaster
