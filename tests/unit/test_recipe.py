@@ -1,0 +1,71 @@
+"""Recipes: strict, with the line and the repair in every error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recaster.core.errors import RecipeError
+from recaster.recipe.load import dump_recipe, hash_recipe, load_recipe, parse_recipe
+
+
+@pytest.fixture
+def recipe_path(project: Path) -> Path:
+    return project / "recipes" / "digits.yaml"
+
+
+def test_round_trip_keeps_the_fingerprint(recipe_path: Path) -> None:
+    recipe = load_recipe(recipe_path)
+    assert hash_recipe(parse_recipe(dump_recipe(recipe))) == hash_recipe(recipe)
+
+
+def test_unknown_key_names_line_and_nearest(recipe_path: Path) -> None:
+    text = recipe_path.read_text().replace("  epochs: 30", "  epohcs: 30")
+    line = text.splitlines().index("  epohcs: 30") + 1
+    recipe_path.write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(recipe_path)
+    assert f"line {line}" in caught.value.where
+    assert "did you mean 'epochs'" in caught.value.repair
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("train.epochs=many", "train.epochs"),
+        ("train.epochs=0", "train.epochs"),
+        ("train.epochs=1.5", "train.epochs"),
+        ("gate.champion.metric=luck", "gate.champion.metric"),
+        ("distributed.strategy=single", "distributed"),
+        ("split.test=0.95", "split"),
+        ("data.labels=['a','a']", "data"),
+        ("train.optimiser.name=sgd", "train.optimiser"),
+        ("model.width=30", "model.width"),
+    ],
+)
+def test_wrong_values_are_named(recipe_path: Path, override: str, named: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(recipe_path, [override])
+    assert named in caught.value.where
+    assert caught.value.repair
+
+
+@pytest.mark.parametrize("override", ["train.epochs", "=3", "name.deep=3", "gate.bars.7.min=1"])
+def test_malformed_overrides(recipe_path: Path, override: str) -> None:
+    with pytest.raises(RecipeError):
+        load_recipe(recipe_path, [override])
+
+
+@pytest.mark.parametrize("content", [b"", b"- a\n", b"a: [\n", b"\xff\xfe"])
+def test_what_is_not_a_recipe(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError):
+        load_recipe(path)
+
+
+def test_override_changes_only_its_key(recipe_path: Path) -> None:
+    before, after = load_recipe(recipe_path), load_recipe(recipe_path, ["train.optimizer.learning_rate=0.1"])
+    assert after.train.optimizer.learning_rate == 0.1
+    assert after.model_copy(update={"train": before.train}) == before
