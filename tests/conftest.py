@@ -66,7 +66,7 @@ def command(project: Path) -> Iterator[Command]:
 
 @pytest.fixture
 def write_pictures(project: Path) -> Callable[..., list[str]]:
-    """Write a JSON lines data set of `labels` x `rows` good pictures, then change it; return the overrides for it."""
+    """Write a JSON lines set of 3 x `rows` good pictures, changed; return the overrides for it."""
 
     def write(change: Callable[[list[dict[str, object]]], None] | None = None, rows: int = 30) -> list[str]:
         random = np.random.default_rng(0)

@@ -37,11 +37,12 @@ def test_readme_names_every_command() -> None:
     commands = re.findall(r"^\W*([a-z]+)  ", done.stdout, re.MULTILINE)
     assert {"run", "rollback", "schedule", "predict"} <= set(commands)
     readme = (ROOT / "README.md").read_text()
-    assert [name for name in commands if f"recaster {name}" not in readme] == []
+    assert [name for name in commands if name != "help" and f"recaster {name}" not in readme] == []
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys, recaster.cli.main; print([m for m in ('torch','prefect','mlflow','dvc','pandas') if m in sys.modules])"
+    heavy = ("torch", "prefect", "mlflow", "dvc", "pandas")
+    code = f"import sys, recaster.cli.main; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

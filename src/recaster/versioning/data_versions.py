@@ -6,8 +6,11 @@ cache, so that `dvc repro` finds nothing to do, and `dvc push`/`pull` carry it.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
+
+from ruamel.yaml import YAML
 
 from recaster.core.errors import RecasterError
 from recaster.core.files import mirror_directory
@@ -40,23 +43,17 @@ def commit_stages(settings: Settings, name: str, steps: list[str]) -> dict[str, 
     Raises:
         RecasterError: DVC refused; its reason is in the message.
     """
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
+    # DVC's own command: its library resolves stages against the current folder and writes to standard output.
+    command = [sys.executable, "-m", "dvc", "commit", "--force", *(f"{step}@{name}" for step in steps)]
     # Two DVC processes collide on its own lock, so ours comes first.
     with hold_lock(settings.home / "locks" / "dvc.lock", name="DVC", wait_seconds=_LOCK_WAIT_SECONDS):
-        try:
-            with Repo(str(settings.project)) as repo:
-                versions = {}
-                for step in steps:
-                    repo.commit(target=f"{step}@{name}", force=True)
-                    stage: Any = repo.stage.load_one(name=f"{step}@{name}")
-                    versions[step] = str(stage.outs[0].hash_info.value)
-                return versions
-        except DvcException as error:
+        done = subprocess.run(command, cwd=settings.project, capture_output=True, text=True, check=False)
+        if done.returncode:
             raise RecasterError(
                 "DVC did not take the data version.",
                 where=str(settings.project / "dvc.yaml"),
-                value=f"{type(error).__name__}: {error}",
+                value=done.stderr.strip() or done.stdout.strip(),
                 repair=f"add {name!r} to the matrix of each stage in dvc.yaml, or run `dvc doctor`",
-            ) from error
+            )
+        lock = YAML(typ="safe").load(settings.project / "dvc.lock")
+    return {step: lock["stages"][f"{step}@{name}"]["outs"][0]["md5"] for step in steps}
