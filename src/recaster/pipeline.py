@@ -301,7 +301,7 @@ def _evaluate_artifact(cast: Cast, prepared: StepResult, artifact: Path, journal
         return facts
 
     inputs = {
-        "artifact": hash_directory(artifact, leave_out=["README.md"]),
+        "artifact": hash_directory(artifact, leave_out=["README.md", "manifest.json"]),
         "prepared": prepared.content,
         "evaluate": section.model_dump(),
         "code": hash_sources(*_CODE["evaluate"]),

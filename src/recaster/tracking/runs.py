@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 FINGERPRINT = "recaster.fingerprint"
+_TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 _PROBE_SECONDS = 5.0
 _BATCH = 1000
 _BACK_OFF_SECONDS = 10.0
@@ -70,8 +72,12 @@ def open_tracking(settings: Settings) -> MlflowClient:
     import mlflow
 
     with service_errors(uri):
+        before = os.environ.get(_TRACKING_VARIABLE)
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
+        # MLflow writes its address into the environment, where the next project's settings would take it up.
+        if before is None:
+            os.environ.pop(_TRACKING_VARIABLE, None)
         return mlflow.MlflowClient(uri, uri)
 
 
