@@ -60,7 +60,8 @@ def test_killed_holder_frees_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "m.lock"
     code = (
         "import sys,time;from pathlib import Path;from recaster.core.locks import hold_lock\n"
-        "with hold_lock(Path(sys.argv[1]), name='m', wait_seconds=0): print('held', flush=True); time.sleep(60)"
+        "with hold_lock(Path(sys.argv[1]), name='m', wait_seconds=0):\n"
+        " print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
