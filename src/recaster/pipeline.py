@@ -399,13 +399,24 @@ def promote(cast: Cast, registered: StepResult, prepared: StepResult, evaluation
 
     from recaster.evaluation.metrics import paired_difference
     from recaster.registry.gate import decide
-    from recaster.registry.versions import fetch_artifact, find_champion, mark_challenger, promote_version
+    from recaster.registry.versions import (
+        fetch_artifact,
+        find_champion,
+        mark_challenger,
+        promote_version,
+        rolled_back_at,
+    )
     from recaster.tracking.runs import open_tracking
 
     client, recipe, version = open_tracking(cast.settings), cast.recipe, registered.facts["version"]
     champion = find_champion(client, recipe.name)
+    taken_out = rolled_back_at(client, recipe.name, version)
 
     def build(folder: Path) -> dict[str, Any]:
+        if taken_out:
+            repair = f"`recaster promote {recipe.name} --version {version}` puts it back"
+            reason = f"version {version} was taken out of production by hand at {taken_out}; {repair}"
+            return {"accepted": False, "reasons": [reason], "version": version}
         other, difference = None, None
         if champion and champion != version:
             artifact = fetch_artifact(client, recipe.name, champion, folder / "champion")
@@ -432,6 +443,7 @@ def promote(cast: Cast, registered: StepResult, prepared: StepResult, evaluation
         "version": version,
         "registered": registered.ref,
         "champion": None if champion == version else champion,
+        "taken_out": taken_out,
         "evaluation": evaluation.ref,
         "gate": recipe.gate.model_dump(),
         "code": hash_sources(*_CODE["promote"]),
@@ -589,7 +601,7 @@ def promote_by_hand(settings: Settings, name: str, version: str) -> dict[str, An
     Raises:
         RecipeError: there is no such version.
     """
-    from recaster.registry.versions import find_champion, list_versions, promote_version
+    from recaster.registry.versions import find_champion, list_versions, promote_version, take_out
     from recaster.tracking.runs import open_tracking
 
     client = open_tracking(settings)
@@ -603,6 +615,8 @@ def promote_by_hand(settings: Settings, name: str, version: str) -> dict[str, An
         )
     former = find_champion(client, name) or ""
     if former != version:
+        if former:
+            take_out(client, name, former)
         promote_version(client, name, version, over=former, reason="by hand")
     return {"name": name, "champion": version, "former": former}
 

@@ -52,8 +52,11 @@ def test_a_users_day(command: Command, project: Path, tmp_path: Path) -> None:
     _check_served(project, told, tmp_path)
     back = command("rollback", "digits", "--json")
     assert json.loads(back.stdout)["restored"] == "1"
+    after = command(*run)
+    assert after.returncode == 4 and "taken out of production" in after.stdout
+    assert json.loads(after.stdout)["champion"] == "1"
     assert command("rollback", "digits").returncode == 1
-    assert len(json.loads(command("history", "--json").stdout)["casts"]) == 3
+    assert len(json.loads(command("history", "--json").stdout)["casts"]) == 4
     assert "prefect" in json.loads(command("status", "--json").stdout)["services"]
     assert json.loads(command("down", "--json").stdout)["stopped"] == ["prefect"]
 

@@ -132,9 +132,16 @@ def promote_version(client: MlflowClient, name: str, version: str, *, over: str,
     client.set_model_version_tag(name, version, _PROMOTED_OVER, over)
     client.set_model_version_tag(name, version, "recaster.promoted_because", reason[:4000])
     client.set_model_version_tag(name, version, "recaster.promoted_at", now())
+    if rolled_back_at(client, name, version):
+        client.delete_model_version_tag(name, version, _ROLLED_BACK)
     if _aliases(client, name).get(CHALLENGER) == version:
         client.delete_registered_model_alias(name, CHALLENGER)
     client.set_registered_model_alias(name, CHAMPION, version)
+
+
+def take_out(client: MlflowClient, name: str, version: str) -> None:
+    """Note that people took `version` out of production; the gate will not put it back by itself."""
+    client.set_model_version_tag(name, version, _ROLLED_BACK, now())
 
 
 def mark_challenger(client: MlflowClient, name: str, version: str) -> None:
@@ -157,7 +164,7 @@ def roll_back(client: MlflowClient, name: str) -> Rollback:
             value=f"champion: {champion or 'none'}",
             repair=f"see `recaster history {name}`; `recaster promote {name} --version V` names one by hand",
         )
-    client.set_model_version_tag(name, champion, _ROLLED_BACK, now())
+    take_out(client, name, champion)
     client.set_registered_model_alias(name, CHAMPION, former)
     return Rollback(former=champion, restored=former)
 
