@@ -129,7 +129,8 @@ def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
 
 def promote_version(client: MlflowClient, name: str, version: str, *, over: str, reason: str) -> None:
     """Make `version` champion, remembering whom it replaced; the alias moves last."""
-    client.set_model_version_tag(name, version, _PROMOTED_OVER, over)
+    if over != version:  # a promotion cut off after the alias moved is finished, not made its own predecessor
+        client.set_model_version_tag(name, version, _PROMOTED_OVER, over)
     client.set_model_version_tag(name, version, "recaster.promoted_because", reason[:4000])
     client.set_model_version_tag(name, version, "recaster.promoted_at", now())
     if rolled_back_at(client, name, version):
