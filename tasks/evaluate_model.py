@@ -7,6 +7,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from recaster import pipeline
+from recaster.core.progress import Reporter
 from recaster.core.steps import StepResult
 from recaster.pipeline import Cast
 from tasks.retry_policy import RETRY_DELAYS_SECONDS, worth_retrying
@@ -23,9 +24,11 @@ def evaluate_model(
     cast: Cast,
     prepared: StepResult,
     trained: StepResult,
+    reporter: Reporter,
 ) -> StepResult:
-    """Measure on the held-out split; the metrics become a table of the run."""
+    """Export, measure on the held-out split, version the artifact; the metrics become a table of the run."""
     result = pipeline.evaluate(cast, prepared, trained)
+    pipeline.version_artifact(cast, trained, reporter)
     rows = [{"metric": name, **entry} for name, entry in result.facts["metrics"].items()]
     create_table_artifact(rows, key=f"{cast.recipe.name}-metrics")
     return result

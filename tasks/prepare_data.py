@@ -6,6 +6,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from recaster import pipeline
+from recaster.core.progress import Reporter
 from recaster.core.steps import StepResult
 from recaster.pipeline import Cast
 from tasks.retry_policy import RETRY_DELAYS_SECONDS, worth_retrying
@@ -22,8 +23,9 @@ def prepare_data(
     cast: Cast,
     snapshot: StepResult,
     validation: StepResult,
+    reporter: Reporter,
 ) -> StepResult:
     """Split without leakage, write shards, commit the data stages with DVC."""
     prepared = pipeline.prepare(cast, snapshot, validation)
-    pipeline.version_data(cast, snapshot, validation, prepared)
+    pipeline.version_data(cast, snapshot, validation, prepared, reporter)
     return prepared

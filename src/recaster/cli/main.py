@@ -101,7 +101,7 @@ def new(name: str, as_json: Json = False) -> None:
     _emit(
         {"recipe": str(path)},
         as_json=as_json,
-        text=f"{path}: edit it, add {name} to dvc.yaml, then `recaster check`",
+        text=f"{path}: edit it, then `recaster check {path}`",
     )
 
 

@@ -5,6 +5,7 @@
     ├── DataError                3  the data set cannot be read or used
     │   └── ContractError        3  the data was read, and breaks its contract
     ├── ServiceError             5  MLflow, Prefect or a remote store did not answer (retryable)
+    ├── RegistryError            1  MLflow answered, and refused what it was asked
     ├── StorageError             1  a folder cannot be written, or is full
     ├── LockHeldError            1  another cast of the same model is running (retryable)
     ├── CheckpointError          1  no usable checkpoint is left
@@ -71,6 +72,10 @@ class ServiceError(RecasterError):
 
     exit_code = 5
     retryable = True
+
+
+class RegistryError(RecasterError):
+    """The tracking store or registry answered, and refused what it was asked."""
 
 
 class StorageError(RecasterError):

@@ -10,6 +10,7 @@ them, or that breaks a bound of the whole set, is refused.
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,6 +148,7 @@ def _find_breaches(facts: pd.DataFrame, rules: list[RowRule], folder: Path) -> d
     """Run the suite; which rows break it, and how."""
     import great_expectations as gx
 
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)  # it announces its temporary folder
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = gx.data_context.types.base.ProgressBarsConfig(globally=False)
     asset = context.data_sources.add_pandas("facts").add_dataframe_asset("records")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from recaster.core.clock import now
 from recaster.core.errors import RecasterError
 from recaster.core.files import read_json
 from recaster.recipe.schema import ImageShape
-from recaster.tracking.runs import FINGERPRINT
+from recaster.tracking.runs import FINGERPRINT, service_errors
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -33,24 +34,38 @@ class Rollback:
 
 
 def register_version(
-    client: MlflowClient, *, name: str, run_id: str, artifact: Path, fingerprint: str, tags: dict[str, str]
+    client: MlflowClient,
+    *,
+    uri: str,
+    name: str,
+    run_id: str,
+    artifact: Path,
+    fingerprint: str,
+    tags: dict[str, str],
 ) -> str:
     """The version with this fingerprint; made from the artifact directory if it is not there.
 
     The version row is written last and in one call, so a process killed before leaves none.
+
+    Args:
+        uri: of the registry, for messages.
+
+    Raises:
+        ServiceError, RegistryError: see `service_errors`.
     """
-    for version in list_versions(client, name):
-        if version.tags.get(FINGERPRINT) == fingerprint:
-            return str(version.version)
-    source = _log_model(client, run_id, artifact)
-    _ensure_model(client, name)
-    created = client.create_model_version(
-        name,
-        source,
-        run_id,
-        tags={FINGERPRINT: fingerprint, **tags},
-        model_id=source.removeprefix("models:/"),
-    )
+    with service_errors(uri):
+        for version in list_versions(client, name):
+            if version.tags.get(FINGERPRINT) == fingerprint:
+                return str(version.version)
+        source = _log_model(client, run_id, artifact)
+        _ensure_model(client, name)
+        created = client.create_model_version(
+            name,
+            source,
+            run_id,
+            tags={FINGERPRINT: fingerprint, **tags},
+            model_id=source.removeprefix("models:/"),
+        )
     return str(created.version)
 
 
@@ -84,7 +99,9 @@ def _log_model(client: MlflowClient, run_id: str, artifact: Path) -> str:
         ColSpec("string", "label"),
         *(ColSpec("double", f"p_{label}") for label in labels),
     ]
-    with mlflow.start_run(run_id=run_id):
+    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        # The signature below is the schema; MLflow would have it from type hints, which name no shape.
+        warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=pyfunc_image.__file__,
@@ -174,6 +191,12 @@ def rolled_back_at(client: MlflowClient, name: str, version: str) -> str | None:
     """When people took the version out of production, or None."""
     moment: str | None = client.get_model_version(name, version).tags.get(_ROLLED_BACK)
     return moment
+
+
+def promoted_because(client: MlflowClient, name: str, version: str) -> str:
+    """Why the version became champion, as `promote_version` was told."""
+    tags: dict[str, str] = client.get_model_version(name, version).tags
+    return tags.get("recaster.promoted_because", "it is champion already")
 
 
 def fetch_artifact(client: MlflowClient, name: str, version: str, target: Path) -> Path:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recaster.core.errors import ServiceError
+from recaster.core.errors import RegistryError, ServiceError
 from recaster.core.files import storage_errors
 from recaster.core.settings import Settings, quiet_dependencies
 
@@ -22,7 +23,15 @@ if TYPE_CHECKING:
 FINGERPRINT = "recaster.fingerprint"
 _TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 _PROBE_SECONDS = 5.0
-_BATCH = 1000
+_BATCH, _PARAM_BATCH, _LONGEST_PARAM = 1000, 100, 6000  # MLflow's own limits
+_PASSING = {
+    "INTERNAL_ERROR",
+    "TEMPORARILY_UNAVAILABLE",
+    "REQUEST_LIMIT_EXCEEDED",
+    "DEADLINE_EXCEEDED",
+    "IO_ERROR",
+}
+"""Error codes of a server that may answer later; MLflow's client reports a lost connection as internal."""
 _BACK_OFF_SECONDS = 10.0
 _METRICS = {
     "train": ("loss", "learning_rate", "gradient_norm", "samples_per_second"),
@@ -32,22 +41,35 @@ _METRICS = {
 
 @contextmanager
 def service_errors(uri: str) -> Iterator[None]:
-    """Turn MLflow's and its transport's trouble into a ServiceError that names `uri`."""
+    """Turn MLflow's trouble into a ServiceError when a retry may help, else into a RegistryError."""
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
-    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, RequestException, OperationalError) as error:
-        raise _unreachable(uri, str(error).splitlines()[0][:300]) from error
+    except (RequestException, SQLAlchemyError) as error:
+        raise _unreachable(uri, error) from error
+    except MlflowException as error:
+        if error.error_code in _PASSING:
+            raise _unreachable(uri, error) from error
+        raise RegistryError(
+            "MLflow refused what it was asked.",
+            where=uri,
+            value=f"{error.error_code}: {_first_line(error)}",
+            repair="correct that in MLflow (`recaster ui` shows it), then run the same command",
+        ) from error
 
 
-def _unreachable(uri: str, reason: str) -> ServiceError:
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+def _unreachable(uri: str, error: BaseException) -> ServiceError:
     return ServiceError(
         "MLflow did not answer; what was trained so far is kept.",
         where=uri,
-        value=reason,
+        value=_first_line(error),
         repair="start the server, or correct or unset MLFLOW_TRACKING_URI; then run the same command",
     )
 
@@ -56,16 +78,12 @@ def open_tracking(settings: Settings) -> MlflowClient:
     """A client of the tracking store and registry, proved to answer.
 
     Raises:
-        ServiceError: a server refuses or hangs for 5 s.
+        ServiceError: a server refuses, hangs for 5 s, or answers something else than MLflow.
     """
     quiet_dependencies()
     uri = settings.tracking_uri
     if uri.startswith("http"):
-        try:
-            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_PROBE_SECONDS):  # noqa: S310 - the configured server
-                pass
-        except (urllib.error.URLError, OSError) as error:
-            raise _unreachable(uri, str(error)) from error
+        _probe(uri)
     elif settings.local_tracking:
         with storage_errors(settings.home):
             (settings.home / "mlflow" / "artifacts").mkdir(parents=True, exist_ok=True)
@@ -79,6 +97,18 @@ def open_tracking(settings: Settings) -> MlflowClient:
         if before is None:
             os.environ.pop(_TRACKING_VARIABLE, None)
         return mlflow.MlflowClient(uri, uri)
+
+
+def _probe(uri: str) -> None:
+    """MLflow's own client would try for minutes; one question tells whether it is worth it."""
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_PROBE_SECONDS):  # noqa: S310 - the configured server
+            pass
+    except urllib.error.HTTPError as error:
+        if error.code not in {401, 403}:  # it answers, and will say itself what it wants
+            raise _unreachable(uri, error) from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise _unreachable(uri, error) from error
 
 
 def ensure_run(
@@ -101,19 +131,28 @@ def ensure_run(
         found = client.search_runs([home], f"tags.`{FINGERPRINT}` = '{fingerprint}'", max_results=1)
         if found:
             run_id = str(found[0].info.run_id)
+            client.update_run(run_id, status="RUNNING")
         else:
             created = client.create_run(home, tags={FINGERPRINT: fingerprint, **tags}, run_name=name)
             run_id = str(created.info.run_id)
-        client.log_batch(run_id, params=[Param(key, value[:6000]) for key, value in params.items()])
-        data = Dataset(
-            name=experiment, digest=data_version[:32], source_type="dvc", source=f'{{"uri": "{data_source}"}}'
-        )
+        entries = [Param(key, value[:_LONGEST_PARAM]) for key, value in params.items()]
+        for start in range(0, len(entries), _PARAM_BATCH):
+            client.log_batch(run_id, params=entries[start : start + _PARAM_BATCH])
+        source = json.dumps({"uri": data_source})
+        data = Dataset(name=experiment, digest=data_version[:32], source_type="dvc", source=source)
         client.log_inputs(run_id, [DatasetInput(dataset=data, tags=[])])
     return run_id
 
 
 def _ensure_experiment(client: MlflowClient, settings: Settings, name: str) -> str:
     found = client.get_experiment_by_name(name)
+    if found and found.lifecycle_stage == "deleted":
+        raise RegistryError(
+            "The model's MLflow experiment was deleted.",
+            where=settings.tracking_uri,
+            value=name,
+            repair=f"`mlflow experiments restore -x {found.experiment_id}`, or rename the recipe",
+        )
     if found:
         return str(found.experiment_id)
     artifacts = settings.home / "mlflow" / "artifacts" / name
@@ -141,12 +180,6 @@ def log_results(
             client.log_artifact(run_id, str(file), "evaluation")
 
 
-def end_run(client: MlflowClient, run_id: str, *, uri: str) -> None:
-    """Mark the run finished."""
-    with service_errors(uri):
-        client.set_terminated(run_id, "FINISHED")
-
-
 class JournalForwarder:
     """Sends journal records to MLflow in batches: none twice, none lost, whatever dies in between.
 
@@ -154,32 +187,39 @@ class JournalForwarder:
     has is asked of MLflow, so a killed parent needs no memory of its own.
     """
 
-    def __init__(self, settings: Settings, run_id: str, journal: Path) -> None:
-        self._settings, self._run_id, self._journal = settings, run_id, journal
+    def __init__(
+        self, settings: Settings, run_id: str, journal: Path, *, say: Callable[[str], None] | None = None
+    ) -> None:
+        self._settings, self._run_id, self._journal, self._say = settings, run_id, journal, say
         self._sent: dict[str, int] | None = None
         self._quiet_until = 0.0
-        self.trouble: str | None = None
-        """Why the last try failed; None when it worked."""
+        self._in_trouble = False
 
     def forward(self, durable_step: int) -> None:
-        """Send what is new up to `durable_step`. Trouble is kept in `trouble`, and tried again."""
+        """Send what is new up to `durable_step`; trouble is told once, and the records are sent later."""
         if time.monotonic() < self._quiet_until:
             return
         try:
             self._send(durable_step)
-            self.trouble = None
-        except ServiceError as error:
-            self.trouble = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever a tracking store does, it must not stop training
+            if self._say and not self._in_trouble:
+                self._say(f"warning: training goes on without MLflow for now ({_first_line(error)})")
+            self._in_trouble = True
             self._quiet_until = time.monotonic() + _BACK_OFF_SECONDS
+        else:
+            if self._say and self._in_trouble:
+                self._say("MLflow answers again; it has the journal up to the newest checkpoint")
+            self._in_trouble = False
 
-    def finish(self) -> None:
-        """Send all that is left.
+    def finish(self, status: str) -> None:
+        """Send all that is left and end the run with `status` (`FINISHED`, `FAILED` or `KILLED`).
 
         Raises:
-            ServiceError: MLflow does not answer; the journal stays, and the next run sends it.
+            ServiceError: MLflow does not answer; the journal stays, and the next call sends it.
         """
         self._send(None)
-        self.trouble = None
+        with service_errors(self._settings.tracking_uri):
+            open_tracking(self._settings).set_terminated(self._run_id, status)
 
     def _send(self, durable_step: int | None) -> None:
         client = open_tracking(self._settings)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -77,19 +78,22 @@ def _follow(
     launcher: subprocess.Popen[bytes], run_dir: Path, reporter: Reporter, forwarder: Forwarder
 ) -> None:
     journal, shown, forwarded, size = run_dir / JOURNAL, 0, 0.0, -1
-    while launcher.poll() is None:
-        time.sleep(_POLL_SECONDS)
-        present = journal.stat().st_size if journal.exists() else -1
-        if present == size:
-            continue
-        size = present
-        trained = [record for record in read_journal(journal) if record["kind"] == "train"]
-        if trained and trained[-1]["step"] != shown:
-            shown = trained[-1]["step"]
-            reporter.advance(_to_progress(trained[-1]))
-        if time.monotonic() - forwarded > _FORWARD_SECONDS:
-            forwarder.forward(_durable_step(run_dir))
-            forwarded = time.monotonic()
+    # A thread of its own: a tracking server that hangs must not hold up the progress or an interrupt.
+    with ThreadPoolExecutor(1, thread_name_prefix="journal") as sender:
+        sending: Future[None] | None = None
+        while launcher.poll() is None:
+            time.sleep(_POLL_SECONDS)
+            present = journal.stat().st_size if journal.exists() else -1
+            if present == size:
+                continue
+            size = present
+            trained = [record for record in read_journal(journal) if record["kind"] == "train"]
+            if trained and trained[-1]["step"] != shown:
+                shown = trained[-1]["step"]
+                reporter.advance(_to_progress(trained[-1]))
+            if time.monotonic() - forwarded > _FORWARD_SECONDS and (sending is None or sending.done()):
+                sending = sender.submit(forwarder.forward, _durable_step(run_dir))
+                forwarded = time.monotonic()
 
 
 def _to_progress(record: dict[str, Any]) -> Progress:

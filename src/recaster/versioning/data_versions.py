@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -22,6 +23,7 @@ PLACES = {
     "snapshot": "data/{name}/raw",
     "validate": "data/{name}/contract",
     "prepare": "data/{name}/prepared",
+    "export": "artifacts/{name}",
 }
 """Where each versioned step's content stands in the work tree."""
 _LOCK_WAIT_SECONDS = 600.0
@@ -55,5 +57,21 @@ def commit_stages(settings: Settings, name: str, steps: list[str]) -> dict[str, 
                 value=done.stderr.strip() or done.stdout.strip(),
                 repair=f"add {name!r} to the matrix of each stage in dvc.yaml, or run `dvc doctor`",
             )
-        lock = YAML(typ="safe").load(settings.project / "dvc.lock")
-    return {step: lock["stages"][f"{step}@{name}"]["outs"][0]["md5"] for step in steps}
+        versions = read_versions(settings, name)
+    return {step: versions[step] for step in steps}
+
+
+def read_versions(settings: Settings, name: str) -> dict[str, str]:
+    """The DVC md5 of the content of each stage of `name` that `dvc.lock` knows."""
+    lock = settings.project / "dvc.lock"
+    stages = (YAML(typ="safe").load(lock) or {}).get("stages", {}) if lock.exists() else {}
+    return {step: stages[f"{step}@{name}"]["outs"][0]["md5"] for step in PLACES if f"{step}@{name}" in stages}
+
+
+def lock_agrees(settings: Settings, name: str, versions: Mapping[str, str]) -> bool:
+    """Whether `dvc.lock` names these versions and their places are there."""
+    present = read_versions(settings, name)
+    return all(
+        present.get(step) == version and (settings.project / PLACES[step].format(name=name)).exists()
+        for step, version in versions.items()
+    )

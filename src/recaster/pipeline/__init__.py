@@ -1,0 +1,48 @@
+"""A whole cast by verb: snapshot, validate, prepare, train, evaluate, register, promote.
+
+Each verb is a step: a pure function of references to references, found again by its fingerprint.
+Works from a notebook without Prefect:
+
+    cast = open_cast(Path("recipes/digits.yaml"))
+    raw = snapshot(cast, SilentReporter())
+"""
+
+from recaster.pipeline.data_verbs import prepare, snapshot, validate, version_data
+from recaster.pipeline.finished import find_finished
+from recaster.pipeline.model_verbs import evaluate, export, train
+from recaster.pipeline.new_recipe import new_recipe
+from recaster.pipeline.open_cast import Cast, check_services, hold_model, open_cast
+from recaster.pipeline.production import predict, promote_by_hand, roll_back_champion
+from recaster.pipeline.release_verbs import promote, register, version_artifact
+from recaster.pipeline.sequence import VERBS, run, run_to
+from recaster.pipeline.summary import CastSummary, StepSummary, history, status, summarize
+
+__all__ = [
+    "VERBS",
+    "Cast",
+    "CastSummary",
+    "StepSummary",
+    "check_services",
+    "evaluate",
+    "export",
+    "find_finished",
+    "history",
+    "hold_model",
+    "new_recipe",
+    "open_cast",
+    "predict",
+    "prepare",
+    "promote",
+    "promote_by_hand",
+    "register",
+    "roll_back_champion",
+    "run",
+    "run_to",
+    "snapshot",
+    "status",
+    "summarize",
+    "train",
+    "validate",
+    "version_artifact",
+    "version_data",
+]

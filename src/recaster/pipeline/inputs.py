@@ -1,0 +1,137 @@
+"""What each step is a function of: its fingerprint is made of these, so they decide what is done again.
+
+A key that a step reads and that is missing here would give stale results; one that it does not
+read would do work twice.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from recaster.core.hashing import hash_directory, hash_file, hash_sources
+from recaster.core.steps import StepResult
+from recaster.pipeline.open_cast import Cast
+
+_CODE = {
+    "snapshot": ("data.sources", "data.packed"),
+    "validate": ("data.contract",),
+    "prepare": ("data.packed", "data.split", "data.shards", "workloads"),
+    "train": ("training", "distributed", "models", "workloads", "data.shards", "core.seeds"),
+    "export": ("exporting", "models"),
+    "evaluate": ("evaluation", "workloads", "models"),
+    "register": ("registry", "exporting", "serving"),
+    "promote": ("registry",),
+}
+
+
+def code_of(step: str) -> str:
+    """The version of the step's code."""
+    return hash_sources(*_CODE[step])
+
+
+def code_of_all() -> str:
+    """The version of all steps' code together."""
+    return hash_sources(*sorted({module for modules in _CODE.values() for module in modules}))
+
+
+def snapshot_inputs(cast: Cast) -> dict[str, Any]:
+    """The data section and the source's present content."""
+    from recaster.data.sources import hash_source
+
+    data = cast.recipe.data
+    return {
+        "data": data.model_dump(),
+        "source": hash_source(data, cast.settings.project),
+        "code": code_of("snapshot"),
+    }
+
+
+def validate_inputs(cast: Cast, snapshot: StepResult) -> dict[str, Any]:
+    """The packed set, and what the contract asks of it."""
+    return {
+        "snapshot": snapshot.content,
+        "data": cast.recipe.data.model_dump(),
+        "contract": cast.recipe.contract.model_dump(),
+        "code": code_of("validate"),
+    }
+
+
+def prepare_inputs(cast: Cast, snapshot: StepResult, validation: StepResult) -> dict[str, Any]:
+    """The packed set, which of its rows are good, and how they are divided."""
+    return {
+        "snapshot": snapshot.content,
+        "accepted": hash_file(validation.path / "accepted.npy"),
+        "data": cast.recipe.data.model_dump(),
+        "split": cast.recipe.split.model_dump(),
+        "code": code_of("prepare"),
+    }
+
+
+def train_inputs(cast: Cast, prepared: StepResult) -> dict[str, Any]:
+    """The shards and every decision of the optimisation; the store, since the run lives there."""
+    recipe = cast.recipe
+    return {
+        "name": recipe.name,
+        "workload": recipe.workload,
+        "prepared": prepared.content,
+        "model": recipe.model.model_dump(),
+        "train": recipe.train.model_dump(),
+        "distributed": recipe.distributed.model_dump(),
+        "store": cast.settings.tracking_uri,
+        "code": code_of("train"),
+    }
+
+
+def export_inputs(cast: Cast, trained: StepResult) -> dict[str, Any]:
+    """The weights and what is needed to read them."""
+    return {
+        "weights": trained.facts["weights_sha256"],
+        "arguments": cast.workload.model_arguments(cast.recipe),
+        "labels": cast.recipe.data.labels,
+        "image": cast.recipe.data.image.model_dump(),
+        "code": code_of("export"),
+    }
+
+
+def evaluate_inputs(cast: Cast, prepared: StepResult, artifact: Any) -> dict[str, Any]:
+    """The artifact's content (its card, which tells of the evaluation, left out) and the shards."""
+    return {
+        "artifact": hash_directory(artifact, leave_out=["README.md", "manifest.json"]),
+        "prepared": prepared.content,
+        "evaluate": cast.recipe.evaluate.model_dump(),
+        "code": code_of("evaluate"),
+    }
+
+
+def register_inputs(cast: Cast, trained: StepResult, evaluation: StepResult) -> dict[str, Any]:
+    """The run, its evaluation and the store they go to."""
+    return {
+        "run_id": trained.facts["run_id"],
+        "evaluation": evaluation.ref,
+        "store": cast.settings.tracking_uri,
+        "code": code_of("register"),
+    }
+
+
+def training_plan(cast: Cast, prepared: StepResult) -> dict[str, Any]:
+    """What the ranks are told: plain JSON, no recipe, no settings."""
+    recipe = cast.recipe
+    return {
+        "workload_module": cast.workload_module,
+        "prepared": str(prepared.path),
+        "model_arguments": cast.workload.model_arguments(recipe),
+        "train": recipe.train.model_dump(),
+        "distributed": recipe.distributed.model_dump(),
+    }
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """`{"a": {"b": 1}}` as `{"a.b": "1"}`, for a tracking server's params."""
+    flat: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value if isinstance(value, str) else json.dumps(value)
+    return flat

@@ -1,0 +1,135 @@
+"""The model verbs: train, export, evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recaster.core.errors import ServiceError
+from recaster.core.files import write_json
+from recaster.core.progress import Reporter
+from recaster.core.steps import StepResult, find_step, fingerprint, run_step
+from recaster.pipeline.inputs import evaluate_inputs, export_inputs, flatten, train_inputs, training_plan
+from recaster.pipeline.open_cast import Cast
+from recaster.recipe.load import hash_recipe
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from recaster.tracking.runs import JournalForwarder
+
+
+def train(cast: Cast, prepared: StepResult, snapshot: StepResult, reporter: Reporter) -> StepResult:
+    """Train over the recipe's ranks, going on from the newest checkpoint.
+
+    MLflow must answer at the start, for the run to exist; what it misses later is replayed from
+    the journal at the end or, if it is still away, by `register`.
+
+    Raises:
+        DivergedError, CheckpointError, TrainingError: see training/supervise.py.
+        ServiceError: MLflow does not answer at the start.
+    """
+    from recaster.tracking.runs import JournalForwarder, open_tracking
+    from recaster.training import supervise
+
+    inputs = train_inputs(cast, prepared)
+    if found := find_step(cast.settings.steps, "train", inputs):
+        return found
+    client = open_tracking(cast.settings)
+    run_id = _open_run(cast, client, snapshot, fingerprint(inputs))
+
+    def build(folder: Path) -> dict[str, Any]:
+        forwarder = JournalForwarder(cast.settings, run_id, folder / "journal.jsonl", say=reporter.say)
+        try:
+            plan = training_plan(cast, prepared)
+            result = supervise.train(folder, plan, reporter=reporter, forwarder=forwarder)
+        except BaseException as error:
+            _close_run(forwarder, reporter, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            raise
+        return {**result, "run_id": run_id}
+
+    result = run_step(cast.settings.steps, "train", inputs, build, resumable=True)
+    forwarder = JournalForwarder(cast.settings, run_id, result.path / "journal.jsonl", say=reporter.say)
+    _close_run(forwarder, reporter, "FINISHED")
+    return result
+
+
+def _open_run(cast: Cast, client: MlflowClient, snapshot: StepResult, name: str) -> str:
+    from recaster.tracking.runs import ensure_run
+
+    return ensure_run(
+        client,
+        settings=cast.settings,
+        experiment=cast.recipe.name,
+        name=f"{cast.recipe.name}-{name[:8]}",
+        fingerprint=name,
+        params=flatten(cast.recipe.model_dump(mode="json")),
+        tags={"recaster.recipe": hash_recipe(cast.recipe), "recaster.data_version": snapshot.content},
+        data_version=snapshot.content,
+        data_source=cast.recipe.data.source,
+    )
+
+
+def _close_run(forwarder: JournalForwarder, reporter: Reporter, status: str) -> None:
+    """Send what is left and end the run; a server that is away costs nothing but a line."""
+    try:
+        forwarder.finish(status)
+    except ServiceError as error:
+        reporter.say(f"warning: {error.what} The journal is kept, and sent when the model is registered.")
+
+
+def export(cast: Cast, trained: StepResult) -> StepResult:
+    """Write the open artifact: weights, config, preprocessing and the code that reads them."""
+    from recaster.exporting.artifact import write_artifact
+
+    recipe, arguments = cast.recipe, cast.workload.model_arguments(cast.recipe)
+
+    def build(folder: Path) -> dict[str, Any]:
+        write_artifact(
+            folder,
+            weights=trained.path / "weights.safetensors",
+            modeling=cast.workload.modeling_file(recipe),
+            arguments=arguments,
+            labels=recipe.data.labels,
+            preprocessing=recipe.data.image.model_dump(),
+        )
+        return {"weights_sha256": trained.facts["weights_sha256"]}
+
+    return run_step(cast.settings.steps, "export", export_inputs(cast, trained), build)
+
+
+def evaluate(cast: Cast, prepared: StepResult, trained: StepResult) -> StepResult:
+    """Export the model, predict the held-out split, measure and draw."""
+    artifact = export(cast, trained).path
+    return evaluate_artifact(cast, prepared, artifact, trained.path / "journal.jsonl")
+
+
+def evaluate_artifact(cast: Cast, prepared: StepResult, artifact: Path, journal: Path | None) -> StepResult:
+    """Measure any model directory on this cast's held-out split, and draw what there is to see.
+
+    Args:
+        journal: of the training, for its curve; None for a model trained elsewhere.
+    """
+    from recaster.evaluation.metrics import class_table, confusion_matrix, measure
+
+    section, labels = cast.recipe.evaluate, cast.recipe.data.labels
+
+    def build(folder: Path) -> dict[str, Any]:
+        import numpy as np
+
+        from recaster.evaluation.plots import plot_confusion, plot_reliability, plot_training
+        from recaster.training.journal import read_journal
+
+        probabilities, targets = cast.workload.predict(artifact, prepared.path, "test")
+        np.save(folder / "probabilities.npy", probabilities)
+        np.save(folder / "targets.npy", targets)
+        matrix = confusion_matrix(probabilities, targets)
+        plot_confusion(matrix, labels, folder / "confusion.png")
+        plot_reliability(probabilities, targets, section.calibration_bins, folder / "reliability.png")
+        if journal:
+            plot_training(read_journal(journal), folder / "training.png")
+        facts = {"metrics": measure(probabilities, targets, section), "rows": len(targets)}
+        write_json(folder / "metrics.json", {**facts, "classes": class_table(probabilities, targets, labels)})
+        write_json(folder / "confusion.json", matrix.tolist())
+        return facts
+
+    return run_step(cast.settings.steps, "evaluate", evaluate_inputs(cast, prepared, artifact), build)

@@ -1,0 +1,84 @@
+"""What people do with a model in production: promote and roll back by hand, predict."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from recaster.core.errors import DataError, RecipeError
+from recaster.core.settings import Settings
+
+
+def promote_by_hand(settings: Settings, name: str, version: str) -> dict[str, Any]:
+    """Make `version` champion, whatever the gate said.
+
+    Raises:
+        RecipeError: there is no such version.
+    """
+    from recaster.registry.versions import find_champion, list_versions, promote_version, take_out
+    from recaster.tracking.runs import open_tracking, service_errors
+
+    with service_errors(settings.tracking_uri):
+        client = open_tracking(settings)
+        known = [str(entry.version) for entry in list_versions(client, name)]
+        if version not in known:
+            raise RecipeError(
+                "There is no such model version.",
+                where=name,
+                value=version,
+                repair=f"use one of: {', '.join(known) or 'none yet'}",
+            )
+        former = find_champion(client, name) or ""
+        if former != version:
+            if former:
+                take_out(client, name, former)
+            promote_version(client, name, version, over=former, reason="by hand")
+    return {"name": name, "champion": version, "former": former}
+
+
+def roll_back_champion(settings: Settings, name: str) -> dict[str, Any]:
+    """Give the alias back to the champion before the present one."""
+    from recaster.registry.versions import roll_back
+    from recaster.tracking.runs import open_tracking, service_errors
+
+    with service_errors(settings.tracking_uri):
+        return {"name": name, **asdict(roll_back(open_tracking(settings), name))}
+
+
+def predict(settings: Settings, name: str, source: Path, *, alias: str = "champion") -> list[dict[str, Any]]:
+    """Labels and probabilities of the pictures in `source` by the version that `alias` names.
+
+    Raises:
+        DataError: a picture cannot be read; nothing is predicted then.
+    """
+    import numpy as np
+
+    from recaster.data.sources import read_records
+    from recaster.recipe.schema import DataSection
+    from recaster.registry.versions import load_model
+    from recaster.tracking.runs import open_tracking, service_errors
+
+    with service_errors(settings.tracking_uri):
+        model, labels, image = load_model(open_tracking(settings), name, alias)
+    section = DataSection(source=str(source.resolve()), licence="-", labels=labels, image=image)
+    records = list(read_records(section, settings.project))
+    bad = [record for record in records if record.pixels is None]
+    pixels = [record.pixels for record in records if record.pixels is not None]
+    if bad or not records:
+        raise DataError(
+            "Some pictures cannot be read." if bad else "There are no pictures.",
+            where=bad[0].where if bad else str(source),
+            value=bad[0].problem if bad else None,
+            repair="name a .jsonl, a .csv or an image folder of readable pictures",
+        )
+    shape = (image.height, image.width, image.channels)
+    if odd := [record for record in records if record.pixels is not None and record.pixels.shape != shape]:
+        raise DataError(
+            "A picture has another shape than the model takes.",
+            where=odd[0].where,
+            value=None if odd[0].pixels is None else odd[0].pixels.shape,
+            repair=f"bring it to (height, width, channels) {shape}",
+        )
+    frame: Any = model.predict(np.stack(pixels))
+    return [{"id": record.id, **row} for record, row in zip(records, frame.to_dict("records"), strict=True)]
