@@ -148,7 +148,8 @@ def _find_breaches(facts: pd.DataFrame, rules: list[RowRule], folder: Path) -> d
     """Run the suite; which rows break it, and how."""
     import great_expectations as gx
 
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)  # it announces its temporary folder
+    # It announces its temporary folder, on a logger with a level of its own.
+    logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = gx.data_context.types.base.ProgressBarsConfig(globally=False)
     asset = context.data_sources.add_pandas("facts").add_dataframe_asset("records")

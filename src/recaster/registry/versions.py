@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,9 +98,7 @@ def _log_model(client: MlflowClient, run_id: str, artifact: Path) -> str:
         ColSpec("string", "label"),
         *(ColSpec("double", f"p_{label}") for label in labels),
     ]
-    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
-        # The signature below is the schema; MLflow would have it from type hints, which name no shape.
-        warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")
+    with mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=pyfunc_image.__file__,

@@ -40,7 +40,12 @@ class ImageClassifier(PythonModel):
         self.model.eval()
 
     @torch.no_grad()
-    def predict(self, context: PythonModelContext, model_input, params=None) -> pd.DataFrame:  # type: ignore[no-untyped-def]  # noqa: ARG002 - MLflow would read a type hint as the schema
+    def predict(
+        self,
+        context: PythonModelContext,  # noqa: ARG002 - MLflow's signature
+        model_input: np.ndarray,  # by its bare name, which MLflow leaves alone
+        params: dict[str, Any] | None = None,  # noqa: ARG002
+    ) -> pd.DataFrame:
         """Label and probabilities of pictures `(rows, height, width, channels)`, a row a picture."""
         pictures = self._to_pictures(model_input)
         pieces = [
