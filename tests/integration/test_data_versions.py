@@ -31,7 +31,7 @@ def _prepare(project: Path) -> pipeline.StepResult:
     raw = pipeline.snapshot(cast, SilentReporter())
     checked = pipeline.validate(cast, raw)
     prepared = pipeline.prepare(cast, raw, checked)
-    pipeline.version_data(cast, raw, checked, prepared)
+    pipeline.version_data(cast, raw, checked, prepared, SilentReporter())
     return prepared
 
 
