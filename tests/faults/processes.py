@@ -79,9 +79,12 @@ def await_step(project: Path, step: int, process: subprocess.Popen[str]) -> Path
 
     def reached() -> bool:
         assert process.poll() is None, f"the cast ended with {process.returncode} before step {step}"
-        for journal in (project / ".recaster" / "steps" / "train").glob("*.work/journal.jsonl"):
-            if any(record["step"] >= step for record in read_journal(journal)):
-                found.append(journal.parent)
+        journals = (project / ".recaster" / "steps" / "train").glob("*.work/journal.jsonl")
+        found.extend(
+            journal.parent
+            for journal in journals
+            if any(record["step"] >= step for record in read_journal(journal))
+        )
         return bool(found)
 
     await_true(reached, seconds=120, what=f"step {step}")

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from recaster.cli.services import ensure_prefect
+from recaster.cli.services import answers, ensure_prefect
 from recaster.core.errors import RecasterError
 from recaster.core.progress import Reporter
 from recaster.core.settings import ensure_home
@@ -39,6 +39,8 @@ def run_cast(cast: Cast, *, wait_seconds: float, reporter: Reporter) -> dict[str
     except RecasterError:
         raise
     except (httpx.HTTPError, PrefectException, OSError, RuntimeError) as error:
+        if answers(f"{api_url}/health"):
+            raise  # not Prefect's trouble
         reporter.say(f"Prefect stopped answering at {api_url} ({type(error).__name__}); going on without it")
         with pipeline.hold_model(cast, wait_seconds=wait_seconds, on_wait=reporter.say):
             result = pipeline.run(cast, reporter).to_json()

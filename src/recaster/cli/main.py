@@ -31,6 +31,7 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="override one value
 Json = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
 _WAIT_SECONDS = 24 * 3600.0
 _INTERRUPTED = 130
+_STOPPED = "Stopped. The same command goes on from here."
 
 
 def main() -> int:
@@ -44,11 +45,13 @@ def main() -> int:
     except RecasterError as error:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("Stopped. The same command goes on from here.", _INTERRUPTED)
+        return _fail(_STOPPED, _INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - the last door: nothing may end in a bare traceback
         if hasattr(error, "format_message"):
             return _fail(f"{error.format_message()}\n  repair: recaster --help", 2)
         return _fail(f"Unexpected {type(error).__name__}: {error}\n  where:  {_keep_traceback()}", 1)
+    if code == _INTERRUPTED:  # typer's own answer to Ctrl-C
+        return _fail(_STOPPED, _INTERRUPTED)
     return int(code or 0)
 
 

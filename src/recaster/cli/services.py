@@ -8,12 +8,12 @@ A record names a process by id and start time, so that a reused id is never sign
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def ensure_prefect(settings: Settings) -> str:
         ServiceError: the configured server does not answer, or the local one does not start.
     """
     if settings.prefect_api_url:
-        if not _answers(f"{settings.prefect_api_url.rstrip('/')}/health"):
+        if not answers(f"{settings.prefect_api_url.rstrip('/')}/health"):
             raise ServiceError(
                 "Prefect did not answer.",
                 where=settings.prefect_api_url,
@@ -177,7 +177,7 @@ def _start(
 
 def _await(settings: Settings, name: str, health: str) -> None:
     deadline = time.monotonic() + _START_SECONDS
-    while not _answers(health):
+    while not answers(health):
         if _process(settings, name) is None or time.monotonic() > deadline:
             raise ServiceError(
                 f"The local {name} server did not start.",
@@ -187,11 +187,12 @@ def _await(settings: Settings, name: str, health: str) -> None:
         time.sleep(0.2)
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a service answers at `url` with 200 in time."""
     try:
         with urllib.request.urlopen(url, timeout=_PROBE_SECONDS) as response:  # noqa: S310 - our own or a configured server
             return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
+    except (OSError, ValueError, http.client.HTTPException):
         return False
 
 

@@ -1,0 +1,156 @@
+"""Ctrl-C, kill -9 at the verbs after training, a full or read-only disk, and two casts at once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from recaster.core.hashing import hash_file
+from tests.conftest import SMALL, Command
+from tests.faults.processes import RUN, SLOW, await_step, await_true, find_ranks, start_cast, start_command
+
+_KILL = (
+    """
+import importlib, os, signal, sys
+where, sys.argv = sys.argv[-1], sys.argv[:-1]
+module, owner, name = where.split("/")
+place = importlib.import_module(module)
+place = getattr(place, owner) if owner else place
+real = getattr(place, name)
+def then_die(*arguments, **keywords):
+    real(*arguments, **keywords)
+    os.kill(os.getpid(), signal.SIGKILL)
+setattr(place, name, then_die)
+"""
+    + RUN
+)
+_MOMENTS = (
+    "recaster.evaluation.metrics//measure",
+    "recaster.registry.versions//_log_model",
+    "mlflow/MlflowClient/create_model_version",
+    "mlflow/MlflowClient/set_registered_model_alias",
+)
+"""Each is done, and then the process is killed: the work is there, and nobody was told."""
+
+
+@pytest.mark.timeout(300)
+def test_killed_after_each_late_act(project: Path) -> None:
+    from mlflow import MlflowClient
+
+    for moment in _MOMENTS:
+        cast = start_cast(project, *SMALL, *_OPEN_GATE, moment, code=_KILL)
+        _, told = cast.communicate(timeout=120)
+        assert cast.returncode == -signal.SIGKILL, f"{moment}: {told}"
+    cast = start_cast(project, *SMALL, *_OPEN_GATE)
+    _, told = cast.communicate(timeout=120)
+    assert cast.returncode == 0, told
+    uri = f"sqlite:///{project}/.recaster/mlflow/mlflow.db"
+    client = MlflowClient(uri, uri)
+    (version,) = client.search_model_versions("name = 'digits'")
+    aliases = client.get_registered_model("digits").aliases
+    assert {alias: str(number) for alias, number in aliases.items()} == {"champion": str(version.version)}
+    experiment = client.get_experiment_by_name("digits").experiment_id
+    assert len(client.search_runs([experiment])) == 1
+    assert len(client.search_logged_models([experiment])) == 1
+    (record,) = (project / ".recaster" / "casts").glob("*.json")
+    assert json.loads(record.read_text())["accepted"]
+
+
+_OPEN_GATE = ("gate.bars.0.min=0.05", "gate.bars.1.max=10.0")
+
+
+@pytest.mark.timeout(300)
+def test_ctrl_c_stops_cleanly_and_resumes(project: Path, command: Command, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    other = tmp_path / "unbroken"
+    shutil.copytree(project, other)
+    unbroken = start_cast(other, *SLOW)
+    assert unbroken.wait(200) == 0
+    overrides = [part for text in SLOW for part in ("--set", text)]
+    cast = start_command(project, "run", "recipes/digits.yaml", *overrides)
+    run_dir = await_step(project, 60, cast)
+    cast.send_signal(signal.SIGINT)
+    _, told = cast.communicate(timeout=60)
+    assert cast.returncode == 130, told
+    assert "goes on from here" in told and "Traceback" not in told
+    await_true(lambda: not find_ranks(run_dir), seconds=15, what="the ranks ended")
+    uri = f"sqlite:///{project}/.recaster/mlflow/mlflow.db"
+    client = MlflowClient(uri, uri)
+    experiment = client.get_experiment_by_name("digits").experiment_id
+    assert [run.info.status for run in client.search_runs([experiment])] == ["KILLED"]
+    again = command("run", "recipes/digits.yaml", *overrides)
+    assert again.returncode == 0, again.stderr
+    assert [run.info.status for run in client.search_runs([experiment])] == ["FINISHED"]
+    weights = [
+        hash_file(next((folder / ".recaster" / "steps" / "train").glob("*/weights.safetensors")))
+        for folder in (project, other)
+    ]
+    assert weights[0] == weights[1]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MiB of its own; skipped, with the reason, where mounting is not allowed."""
+    place = tmp_path / "small disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(place)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"needs the right to mount a file system: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.timeout(300)
+def test_full_disk_then_a_larger_one(project: Path, small_disk: Path) -> None:
+    """Filled at the start, in training and in MLflow's store: named each time, and nothing is lost."""
+    filler = small_disk / "filler"
+    filler.write_bytes(b"0" * (3 << 20))
+    home = {"RECASTER_HOME": str(small_disk)}
+    told = start_cast(project, *SMALL, *_OPEN_GATE, **home).communicate(timeout=120)[1]
+    assert "disk is full" in told and "MiB free" in told and "RECASTER_HOME" in told, told
+    filler.unlink()
+    cast = start_cast(project, *SMALL, *_OPEN_GATE, **home)
+    told = cast.communicate(timeout=200)[1]
+    assert cast.returncode == 1, told
+    assert "disk is full" in told and "RECASTER_HOME" in told and "Traceback" not in told, told
+    finished = sorted((small_disk / "steps").glob("*/*/manifest.json"))
+    subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
+    cast = start_cast(project, *SMALL, *_OPEN_GATE, **home)
+    told = cast.communicate(timeout=200)[1]
+    assert cast.returncode == 0, told
+    assert set(finished) <= set((small_disk / "steps").glob("*/*/manifest.json"))
+
+
+def test_read_only_home(project: Path, small_disk: Path, command: Command) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    done = command("run", "recipes/digits.yaml", RECASTER_HOME=str(small_disk))
+    assert done.returncode == 1 and "cannot be written" in done.stderr and "RECASTER_HOME" in done.stderr
+
+
+@pytest.mark.timeout(300)
+def test_two_casts_at_once(project: Path, command: Command) -> None:
+    overrides = [part for text in SLOW for part in ("--set", text)]
+    first = start_command(project, "run", "recipes/digits.yaml", "--json", *overrides)
+    await_step(project, 10, first)
+    refused = command("run", "recipes/digits.yaml", "--no-wait", *overrides)
+    assert refused.returncode == 1 and f"process {first.pid} on " in refused.stderr, refused.stderr
+    second = start_command(project, "run", "recipes/digits.yaml", "--json", *overrides)
+    out, told = first.communicate(timeout=200)
+    assert first.returncode == 0, told
+    out, told = second.communicate(timeout=200)
+    assert second.returncode == 0, told
+    assert f"held by process {first.pid}" in told and "waiting" in told
+    assert all(step["reused"] for step in json.loads(out)["steps"])
+    assert len(list((project / ".recaster" / "casts").glob("*.json"))) == 1
