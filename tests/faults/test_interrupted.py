@@ -114,23 +114,43 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.timeout(300)
 def test_full_disk_then_a_larger_one(project: Path, small_disk: Path) -> None:
-    """Filled at the start, in training and in MLflow's store: named each time, and nothing is lost."""
-    filler = small_disk / "filler"
-    filler.write_bytes(b"0" * (3 << 20))
-    home = {"RECASTER_HOME": str(small_disk)}
-    told = start_cast(project, *SMALL, *_OPEN_GATE, **home).communicate(timeout=120)[1]
-    assert "disk is full" in told and "MiB free" in told and "RECASTER_HOME" in told, told
-    filler.unlink()
-    cast = start_cast(project, *SMALL, *_OPEN_GATE, **home)
-    told = cast.communicate(timeout=200)[1]
-    assert cast.returncode == 1, told
-    assert "disk is full" in told and "RECASTER_HOME" in told and "Traceback" not in told, told
-    finished = sorted((small_disk / "steps").glob("*/*/manifest.json"))
-    subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
-    cast = start_cast(project, *SMALL, *_OPEN_GATE, **home)
-    told = cast.communicate(timeout=200)[1]
+    """Filled in the data steps, in MLflow's store and at registration: named each time, nothing lost."""
+    finished: set[Path] = set()
+    for size in ("40k", "300k", "700k", "1600k", "2000k", "200m"):
+        subprocess.run(["mount", "-o", f"remount,size={size}", str(small_disk)], check=True)
+        cast = start_cast(project, *SMALL, *_OPEN_GATE, RECASTER_HOME=str(small_disk))
+        told = cast.communicate(timeout=200)[1]
+        present = set((small_disk / "steps").glob("*/*/manifest.json"))
+        assert finished <= present
+        finished = present
+        if size != "200m":
+            assert cast.returncode == 1, f"{size}: {told}"
+            assert "disk is full" in told and "MiB free" in told and "RECASTER_HOME" in told, (
+                f"{size}: {told}"
+            )
+            assert "Traceback" not in told
     assert cast.returncode == 0, told
-    assert set(finished) <= set((small_disk / "steps").glob("*/*/manifest.json"))
+    assert len(list((small_disk / "casts").glob("*.json"))) == 1
+
+
+def test_full_disk_during_a_checkpoint_keeps_the_last_one(small_disk: Path) -> None:
+    import torch
+
+    from recaster.core.errors import StorageError
+    from recaster.training.checkpoint import load_newest_checkpoint, save_checkpoint
+
+    model = torch.nn.Linear(256, 256)  # 257 KiB, three times with the moments
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 256)).sum().backward()
+    optimizer.step()
+    folder = small_disk / "checkpoints"
+    save_checkpoint(folder, step=1, model=model, optimizer=optimizer, keep=2)
+    subprocess.run(["mount", "-o", "remount,size=1100k", str(small_disk)], check=True)
+    with pytest.raises(StorageError, match="disk is full"):
+        save_checkpoint(folder, step=2, model=model, optimizer=optimizer, keep=2)
+    told: list[str] = []
+    assert load_newest_checkpoint(folder, model=model, optimizer=optimizer, on_damage=told.append) == 1
+    assert told == []
 
 
 def test_read_only_home(project: Path, small_disk: Path, command: Command) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,13 +24,8 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
-            raise StorageError(
-                "The disk is full; what was finished before is kept.",
-                where=str(error.filename or path),
-                value=f"{free_bytes(path) / 2**20:.1f} MiB free",
-                repair="free some space, or set RECASTER_HOME to a folder on a larger disk, and run again",
-            ) from error
+        if error.errno in _FULL or _is_short_write(error):
+            raise disk_full(Path(error.filename or path)) from error
         if error.errno in _REFUSED:
             raise StorageError(
                 "This folder cannot be written.",
@@ -38,6 +34,21 @@ def storage_errors(path: Path) -> Iterator[None]:
                 repair="make it writable, or set RECASTER_HOME to a folder that is",
             ) from error
         raise
+
+
+def _is_short_write(error: OSError) -> bool:
+    """numpy reports a full disk as counts of items, without an error number."""
+    return error.errno is None and re.search(r"\d+ requested and \d+ written", str(error)) is not None
+
+
+def disk_full(path: Path) -> StorageError:
+    """The error for a file system with no room for `path`."""
+    return StorageError(
+        "The disk is full; what was finished before is kept.",
+        where=str(path),
+        value=f"{free_bytes(path) / 2**20:.1f} MiB free",
+        repair="free some space, or set RECASTER_HOME to a folder on a larger disk, and run again",
+    )
 
 
 def free_bytes(path: Path) -> int:

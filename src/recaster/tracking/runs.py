@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recaster.core.errors import RegistryError, ServiceError
-from recaster.core.files import storage_errors
+from recaster.core.errors import RegistryError, ServiceError, StorageError
+from recaster.core.files import disk_full, storage_errors
+from recaster.core.locks import hold_lock
 from recaster.core.settings import Settings, quiet_dependencies
 
 if TYPE_CHECKING:
@@ -49,8 +50,10 @@ def service_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (RequestException, SQLAlchemyError) as error:
-        raise _unreachable(uri, error) from error
+        raise _no_room(uri, error) or _unreachable(uri, error) from error
     except MlflowException as error:
+        if no_room := _no_room(uri, error):
+            raise no_room from error
         if error.error_code in _PASSING:
             raise _unreachable(uri, error) from error
         raise RegistryError(
@@ -59,6 +62,12 @@ def service_errors(uri: str) -> Iterator[None]:
             value=f"{error.error_code}: {_first_line(error)}",
             repair="correct that in MLflow (`recaster ui` shows it), then run the same command",
         ) from error
+
+
+def _no_room(uri: str, error: BaseException) -> StorageError | None:
+    """SQLite's word for a full disk under the embedded store, which no server's answer would contain."""
+    full = uri.startswith("sqlite:") and "disk is full" in str(error)
+    return disk_full(Path(uri.removeprefix("sqlite:///"))) if full else None
 
 
 def _first_line(error: BaseException) -> str:
@@ -85,8 +94,7 @@ def open_tracking(settings: Settings) -> MlflowClient:
     if uri.startswith("http"):
         _probe(uri)
     elif settings.local_tracking:
-        with storage_errors(settings.home):
-            (settings.home / "mlflow" / "artifacts").mkdir(parents=True, exist_ok=True)
+        _ensure_store(settings)
     import mlflow
 
     with service_errors(uri):
@@ -97,6 +105,33 @@ def open_tracking(settings: Settings) -> MlflowClient:
         if before is None:
             os.environ.pop(_TRACKING_VARIABLE, None)
         return mlflow.MlflowClient(uri, uri)
+
+
+def _ensure_store(settings: Settings) -> None:
+    """Make the embedded store whole or not at all.
+
+    MLflow writes its schema in many small migrations; a store that was cut off among them is
+    refused for ever. So it is made under another name, then renamed.
+    """
+    store, artifacts = (
+        Path(settings.tracking_uri.removeprefix("sqlite:///")),
+        settings.home / "mlflow" / "artifacts",
+    )
+    with storage_errors(settings.home):
+        artifacts.mkdir(parents=True, exist_ok=True)
+        store.parent.mkdir(parents=True, exist_ok=True)
+    if store.exists():
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    with hold_lock(settings.home / "locks" / "mlflow.lock", name="the MLflow store", wait_seconds=120.0):
+        if store.exists():
+            return
+        work = store.with_name(f".{store.name}.work")
+        work.unlink(missing_ok=True)
+        with service_errors(settings.tracking_uri), storage_errors(settings.home):
+            SqlAlchemyStore(f"sqlite:///{work}", artifacts.as_uri()).engine.dispose()  # type: ignore[no-untyped-call]
+            work.replace(store)
 
 
 def _probe(uri: str) -> None:

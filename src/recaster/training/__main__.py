@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
-from recaster.core.errors import RecasterError
+from recaster.core.errors import RecasterError, StorageError
 from recaster.core.files import write_json
 from recaster.distributed.parent_death import die_with_parent
 
@@ -26,7 +27,8 @@ def main() -> int:
             "value": None if error.value is None else str(error.value),
             "repair": error.repair,
         }
-        write_json(run_dir / "failure.json", failure)
+        with suppress(StorageError):  # no room for it: the parent sees that for itself
+            write_json(run_dir / "failure.json", failure)
         sys.stderr.write(f"{error}\n")
         return 1
     return 0

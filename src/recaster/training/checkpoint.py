@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from recaster.core.errors import CheckpointError
-from recaster.core.files import commit_directory, read_json, write_json
+from recaster.core.files import commit_directory, disk_full, read_json, storage_errors, write_json
 from recaster.core.hashing import hash_file
 
 _TENSORS, _STATE = "tensors.safetensors", "state.json"
@@ -25,7 +26,11 @@ _TENSORS, _STATE = "tensors.safetensors", "state.json"
 def save_checkpoint(
     folder: Path, *, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, keep: int
 ) -> None:
-    """Write the state after `step` completed steps, then drop all but the newest `keep`."""
+    """Write the state after `step` completed steps, then drop all but the newest `keep`.
+
+    Raises:
+        StorageError: there is no room; the checkpoints before this one are untouched.
+    """
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for number, values in optimizer.state_dict()["state"].items():
         for name, value in values.items():
@@ -33,13 +38,28 @@ def save_checkpoint(
     final = folder / f"{step:08d}"
     work = folder / f".{final.name}.work"
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, work / _TENSORS)
-    write_json(work / _STATE, {"step": step, "sha256": hash_file(work / _TENSORS)})
-    shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
-    commit_directory(work, final)
+    with storage_errors(work):
+        work.mkdir(parents=True)
+        save_tensors(tensors, work / _TENSORS)
+        write_json(work / _STATE, {"step": step, "sha256": hash_file(work / _TENSORS)})
+        shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step
+        commit_directory(work, final)
     for old in sorted(_found(folder))[:-keep]:
         shutil.rmtree(old)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        StorageError: there is no room.
+    """
+    try:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
+    except SafetensorError as error:  # it wraps the operating system's error as text
+        if "No space left" in str(error):
+            raise disk_full(path) from error
+        raise
 
 
 def load_newest_checkpoint(

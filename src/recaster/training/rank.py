@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from recaster.core.files import read_json, write_json
 from recaster.core.hashing import hash_file
 from recaster.core.seeds import derive_seed
 from recaster.distributed.mesh import Mesh, join_mesh, sum_over_ranks, wrap_model
-from recaster.training.checkpoint import load_newest_checkpoint, save_checkpoint
+from recaster.training.checkpoint import load_newest_checkpoint, save_checkpoint, save_tensors
 from recaster.training.journal import JOURNAL, open_journal, write_record
 from recaster.training.loop import LoopOptions, StepReport, TrainState, train_steps
 from recaster.training.sampler import Sampler
@@ -166,10 +165,7 @@ class _Run:
 
     def _write_result(self, *, resumed_at: int) -> None:
         weights = self.run_dir / WEIGHTS
-        save_file(
-            {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()},
-            weights,
-        )
+        save_tensors(self.model.state_dict(), weights)
         result = {
             "steps": self.steps,
             "resumed_at": resumed_at,

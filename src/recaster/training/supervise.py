@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from recaster.core import errors
-from recaster.core.files import read_json, write_json
+from recaster.core.files import disk_full, free_bytes, read_json, write_json
 from recaster.core.progress import Progress, Reporter
 from recaster.training.journal import JOURNAL, read_journal
 
@@ -23,6 +23,7 @@ _POLL_SECONDS = 0.25
 _FORWARD_SECONDS = 2.0
 _STOP_SECONDS = 10
 _LOG_LINES = 15
+_FULL_BYTES = 1 << 16
 
 
 class Forwarder(Protocol):
@@ -131,6 +132,8 @@ def _raise_failure(run_dir: Path, log: Path, code: int) -> None:
         kind = getattr(errors, failure["kind"])
         raise kind(failure["what"], where=failure["where"], value=failure["value"], repair=failure["repair"])
     if not (run_dir / "result.json").exists():
+        if free_bytes(run_dir) < _FULL_BYTES:  # then the ranks could not even write why they ended
+            raise disk_full(run_dir)
         tail = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
         raise errors.TrainingError(
             "Training ended without a result.",

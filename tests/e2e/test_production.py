@@ -1,0 +1,83 @@
+"""What runs without people: the schedule on a worker, and MLflow's own model server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.conftest import SMALL, Command
+from tests.faults.processes import RUN, await_true, free_port, signal_family, start_cast
+
+_OPEN_GATE = ("gate.bars.0.min=0.05", "gate.bars.1.max=10.0")
+
+
+@pytest.mark.timeout(300)
+def test_a_scheduled_cast_is_carried_out_by_the_worker(command: Command, project: Path) -> None:
+    """Every minute, as cron says; the worker's cast is an ordinary one, found finished by the command."""
+    overrides = [
+        part for text in (*SMALL, *_OPEN_GATE, "schedule.cron='* * * * *'") for part in ("--set", text)
+    ]
+    scheduled = command("schedule", "recipes/digits.yaml", *overrides, "--json")
+    assert scheduled.returncode == 0, scheduled.stderr
+    assert json.loads(scheduled.stdout)["deployment"] == "recast/digits"
+    casts = project / ".recaster" / "casts"
+    await_true(lambda: any(casts.glob("*.json")), seconds=200, what="the worker's cast")
+    again = command("run", "recipes/digits.yaml", *overrides, "--json")
+    assert again.returncode == 0 and "Nothing changed" in again.stderr, again.stderr
+    assert set(json.loads(command("status", "--json").stdout)["services"]) == {"prefect", "worker"}
+    services = (project / ".recaster" / "services").glob("*.json")
+    started = [psutil.Process(json.loads(path.read_text())["pid"]) for path in services]
+    assert set(json.loads(command("down", "--json").stdout)["stopped"]) == {"prefect", "worker"}
+    assert not any(process.is_running() and process.status() != "zombie" for process in started)
+
+
+@pytest.mark.timeout(300)
+def test_mlflow_serves_the_champion(project: Path, tmp_path: Path) -> None:
+    """`mlflow models serve -m models:/digits@champion` answers as the evaluation did."""
+    cast = start_cast(project, *SMALL, *_OPEN_GATE, code=RUN)
+    _, told = cast.communicate(timeout=200)
+    assert cast.returncode == 0, told
+    steps, port = project / ".recaster" / "steps", free_port()
+    images = np.load(next((steps / "prepare").glob("*/test.images.npy"))).transpose(0, 2, 3, 1) * 16.0
+    wanted = np.load(next((steps / "evaluate").glob("*/probabilities.npy")))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    uri = f"sqlite:///{project}/.recaster/mlflow/mlflow.db"
+    server = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/digits@champion"),
+            *("--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path, "MLFLOW_TRACKING_URI": uri},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        address = f"http://127.0.0.1:{port}"
+
+        def answers() -> bool:
+            assert server.poll() is None, "the model server ended"
+            try:
+                return bool(urllib.request.urlopen(f"{address}/ping", timeout=2).status == 200)
+            except OSError:
+                return False
+
+        await_true(answers, seconds=120, what="the model server answers")
+        body = json.dumps({"instances": images[:50].tolist()}).encode()
+        request = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as response:
+            rows = json.load(response)["predictions"]
+    finally:
+        signal_family(psutil.Process(server.pid), 15)
+        server.wait(30)
+    told = np.array([[row[f"p_{label}"] for label in range(10)] for row in rows])
+    np.testing.assert_allclose(told, wanted[:50], atol=1e-6)
+    assert [row["label"] for row in rows] == [str(number) for number in wanted[:50].argmax(1)]
