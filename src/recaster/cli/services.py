@@ -57,7 +57,9 @@ def ensure_prefect(settings: Settings) -> str:
             "--port",
             str(port),
         ]
-        address = _start(settings, "prefect", command, f"http://127.0.0.1:{port}")
+        address = f"http://127.0.0.1:{port}"
+        # The pages ask the address they are told, and else the default port.
+        _start(settings, "prefect", command, address, {"PREFECT_SERVER_UI_API_URL": f"{address}/api"})
     _await(settings, "prefect", f"{address}/api/health")
     return f"{address}/api"
 

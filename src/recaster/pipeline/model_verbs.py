@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
+import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,10 +66,26 @@ def _open_run(cast: Cast, client: MlflowClient, snapshot: StepResult, name: str)
         name=f"{cast.recipe.name}-{name[:8]}",
         fingerprint=name,
         params=flatten(cast.recipe.model_dump(mode="json")),
-        tags={"recaster.recipe": hash_recipe(cast.recipe), "recaster.data_version": snapshot.content},
+        tags=_run_tags(cast, snapshot),
         data_version=snapshot.content,
         data_source=cast.recipe.data.source,
     )
+
+
+def _run_tags(cast: Cast, snapshot: StepResult) -> dict[str, str]:
+    from recaster.versioning.code_versions import read_commit
+
+    tags = {
+        "recaster.recipe": hash_recipe(cast.recipe),
+        "recaster.data_version": snapshot.content,
+        "mlflow.source.name": f"recaster run {cast.path.name}",
+    }
+    with suppress(KeyError, OSError):  # a container's process may run under an id without a name
+        tags["mlflow.user"] = getpass.getuser()
+    if found := read_commit(cast.settings.project):
+        commit, changed = found
+        tags |= {"mlflow.source.git.commit": commit, "recaster.git_changed": json.dumps(changed)}
+    return tags
 
 
 def _close_run(forwarder: JournalForwarder, reporter: Reporter, status: str) -> None:

@@ -75,11 +75,19 @@ def register(  # noqa: PLR0917 - one reference from each step
             run_id=run_id,
             artifact=artifact,
             fingerprint=fingerprint(inputs),
+            description=_describe(evaluation),
             tags={"recaster.data_version": snapshot.content, "recaster.prepared": prepared.content},
         )
         return {"name": recipe.name, "version": version, "run_id": run_id}
 
     return run_step(settings.steps, "register", inputs, build)
+
+
+def _describe(evaluation: StepResult) -> str:
+    metrics = evaluation.facts["metrics"].items()
+    return f"On {evaluation.facts['rows']} held-out records: " + ", ".join(
+        f"{name} {entry['value']:.4f} ({entry['low']:.4f} to {entry['high']:.4f})" for name, entry in metrics
+    )
 
 
 def _write_card(cast: Cast, artifact: Path, snapshot: StepResult, evaluation: StepResult) -> None:

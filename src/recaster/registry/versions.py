@@ -40,6 +40,7 @@ def register_version(
     run_id: str,
     artifact: Path,
     fingerprint: str,
+    description: str,
     tags: dict[str, str],
 ) -> str:
     """The version with this fingerprint; made from the artifact directory if it is not there.
@@ -63,6 +64,7 @@ def register_version(
             source,
             run_id,
             tags={FINGERPRINT: fingerprint, **tags},
+            description=description,
             model_id=source.removeprefix("models:/"),
         )
     return str(created.version)
