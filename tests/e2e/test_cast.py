@@ -49,6 +49,11 @@ def test_a_users_day(command: Command, project: Path, tmp_path: Path) -> None:
     assert (told["champion"], told["model_version"]) == ("3", "3")
     assert told["metrics"]["accuracy"]["value"] >= 0.985
 
+    # The cast's data and artifact are what `dvc repro` would make: it has nothing to do.
+    repro = [sys.executable, "-m", "dvc", "repro"]
+    agreed = subprocess.run(repro, cwd=project, capture_output=True, text=True, check=True)
+    assert "up to date" in agreed.stdout and "Running stage" not in agreed.stdout
+
     _check_served(project, told, tmp_path)
     back = command("rollback", "digits", "--json")
     assert json.loads(back.stdout)["restored"] == "1"

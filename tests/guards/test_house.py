@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -45,6 +46,38 @@ def test_help_imports_nothing_heavy() -> None:
     code = f"import sys, recaster.cli.main; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_measured_tables_are_made_from_results() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from record import render_targets
+
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    tables = [
+        found
+        for page in pages
+        for found in re.findall(r"<!-- table: (\S+) -->\n(.*?)<!-- end -->", page.read_text(), re.DOTALL)
+    ]
+    assert tables
+    for name, table in tables:
+        result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+        assert table == render_targets(result)
+        assert set(result) == {"question", "command", "date", "hardware", "versions", "rows", "targets"}
+
+
+def test_faults_page_names_real_tests() -> None:
+    page = (ROOT / "docs" / "faults.md").read_text()
+    for path, name in re.findall(r"`((?:faults|e2e|unit|integration)/\w+\.py)(?:::(\w+))?`", page):
+        text = (ROOT / "tests" / path).read_text()
+        assert not name or f"def {name}(" in text
+
+
+def test_templates_are_the_project_s_own_files() -> None:
+    library = ROOT / "src" / "recaster"
+    assert (library / "recipe" / "template.yaml").read_text() == (
+        ROOT / "recipes" / "digits.yaml"
+    ).read_text()
+    assert (library / "versioning" / "stages.yaml").read_text() == (ROOT / "dvc.yaml").read_text()
 
 
 def test_torch_is_pinned() -> None:
