@@ -49,7 +49,8 @@ class Attention(nn.Module):
 
     def _split_heads(self, projected: Tensor) -> Tensor:
         # The number of heads is what the width holds: under tensor parallelism a rank has a part of them.
-        return projected.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+        heads: Tensor = projected.unflatten(-1, (-1, self.head_width))
+        return heads.transpose(1, 2)
 
 
 class Block(nn.Module):

@@ -6,12 +6,12 @@ embed | blocks.0 | blocks.1 | blocks.2 | head   →   [embed, blocks.0]  [blocks
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
-import torch
 from torch import Tensor, nn
 
 from recaster.core.errors import RecipeError
+from recaster.distributed.strategies.protocol import Chained, LayerShared
 from recaster.distributed.strategies.share import autocast
 
 
@@ -21,10 +21,9 @@ class Part(nn.Module):
     def __init__(self, model: nn.Module, names: Sequence[str], *, precision: str) -> None:
         super().__init__()
         self._precision, self._names = precision, list(names)
-        self._whole = type(model)
         for name in names:
             _attach(self, name.split("."), model.get_submodule(name))
-        if hasattr(model, "tensor_plan"):
+        if isinstance(model, LayerShared):
             self.tensor_plan = model.tensor_plan
 
     def chain(self) -> list[str]:
@@ -54,7 +53,7 @@ def cut_chain(model: nn.Module, stages: int) -> list[list[str]]:
         RecipeError: the model is no chain, or has too few links with parameters.
         ValueError: the model's chain leaves out some of its parameters.
     """
-    if not hasattr(model, "chain"):
+    if not isinstance(model, Chained):
         raise RecipeError(
             "This model cannot be cut into stages.",
             where="distributed.strategy",
@@ -75,10 +74,7 @@ def cut_chain(model: nn.Module, stages: int) -> list[list[str]]:
         )
     sizes = [_count(model, unit) for unit in units]
     bounds = [0, *_best_cuts(sizes, stages), len(units)]
-    return [
-        [name for unit in units[start:end] for name in unit]
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True)
-    ]
+    return [[name for unit in units[start:end] for name in unit] for start, end in pairwise(bounds)]
 
 
 def _group_links(model: nn.Module, links: Sequence[str]) -> list[list[str]]:
@@ -108,8 +104,3 @@ def _best_cuts(sizes: Sequence[int], stages: int) -> list[int]:
             for end in range(stage, len(sizes) + 1)
         }
     return best[len(sizes)][1]
-
-
-def carries_gradient(tensor: Tensor) -> bool:
-    """Whether a stage's output can take a gradient back."""
-    return torch.is_floating_point(tensor)

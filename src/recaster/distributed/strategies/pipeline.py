@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recaster.distributed.mesh import PIPE, TENSOR, Mesh
+from recaster.distributed.mesh import PIPE, Mesh
 from recaster.distributed.strategies.chain import Part, cut_chain
 from recaster.distributed.strategies.protocol import LossSum, MicroBatch
-from recaster.distributed.strategies.share import share_copies, share_parameters
+from recaster.distributed.strategies.share import share_stage
 
 
 class PipelineStrategy:
@@ -39,12 +39,15 @@ class PipelineStrategy:
         mine = list(range(place, len(cuts), ranks))
         parts = {number: Part(model, cuts[number], precision=precision) for number in mine}
         runners = {
-            number: _share(part, mesh=mesh, bucket_mib=bucket_mib) for number, part in parts.items()
+            number: share_stage(part, mesh=mesh, precision=precision, bucket_mib=bucket_mib)
+            for number, part in parts.items()
         }
         # All stages of this rank under one root, for the optimizer and the checkpoint.
-        self.module: nn.Module = Part(model, [name for number in mine for name in cuts[number]], precision=precision)
-        self._targets: Tensor = torch.empty(0)
-        self._loss_sum: LossSum | None = None
+        self.module: nn.Module = Part(
+            model, [name for number in mine for name in cuts[number]], precision=precision
+        )
+        self._targets, self._total = torch.empty(0), torch.zeros(())
+        self._loss_sum: LossSum = _no_loss
         self._scale = 1.0
         self._schedule = self._build_schedule(runners, stages=len(cuts))
 
@@ -79,23 +82,28 @@ class PipelineStrategy:
     def accumulate(self, micro_batches: Sequence[MicroBatch], loss_sum: LossSum, *, scale: float) -> Tensor:
         """See `Strategy.accumulate`."""
         self._loss_sum, self._scale = loss_sum, scale
-        losses: list[Tensor] = []
-        self._schedule.step(*self._inputs(micro_batches), **self._answers(micro_batches), losses=losses, return_outputs=False)
-        total = torch.stack([loss.detach() for loss in losses]).sum() if losses else torch.zeros(())
-        return total / scale
+        self._total = torch.zeros((), device=self._mesh.device)
+        self._schedule.step(
+            *self._inputs(micro_batches), **self._answers(micro_batches), return_outputs=False
+        )
+        return self._total
 
     @torch.no_grad()
     def predict(self, micro_batches: Sequence[MicroBatch]) -> list[Tensor]:
         """See `Strategy.predict`."""
         self._loss_sum = _no_loss
-        logits = self._schedule.eval(*self._inputs(micro_batches), **self._answers(micro_batches), losses=[])
+        logits = self._schedule.eval(*self._inputs(micro_batches), **self._answers(micro_batches))
         if not self._last:
             return []
         pieces = logits.float().split(self._rows)
         return [piece[: rows.counted] for piece, rows in zip(pieces, micro_batches, strict=True)]
 
     def _inputs(self, micro_batches: Sequence[MicroBatch]) -> list[Tensor]:
-        return [torch.cat([piece.inputs for piece in micro_batches]).to(self._mesh.device)] if self._first else []
+        return (
+            [torch.cat([piece.inputs for piece in micro_batches]).to(self._mesh.device)]
+            if self._first
+            else []
+        )
 
     def _answers(self, micro_batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
         """The schedule hands the loss row numbers instead of targets: −1 is a row that does not count."""
@@ -109,8 +117,9 @@ class PipelineStrategy:
 
     def _scaled_loss(self, logits: Tensor, numbers: Tensor) -> Tensor:
         counted = numbers >= 0
-        assert self._loss_sum is not None
-        return self._loss_sum(logits.float()[counted], self._targets[numbers[counted]]) * self._scale
+        loss = self._loss_sum(logits.float()[counted], self._targets[numbers[counted]])
+        self._total += loss.detach()
+        return loss * self._scale
 
 
 def _no_loss(logits: Tensor, _: Tensor) -> Tensor:

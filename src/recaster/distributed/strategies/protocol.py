@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -22,6 +22,26 @@ class MicroBatch:
     """`(rows, …)`"""
     counted: int
     """The first `counted` rows are real; those after them only fill up the shape and weigh nothing."""
+
+
+@runtime_checkable
+class Chained(Protocol):
+    """A model that a pipeline can cut."""
+
+    def chain(self) -> list[str]:
+        """The modules whose application one after the other is the model's `forward`."""
+
+
+@runtime_checkable
+class LayerShared(Protocol):
+    """A model whose layers can be shared by ranks."""
+
+    def tensor_plan(self, ranks: int) -> dict[str, object]:
+        """torch's parallel style for each pattern of module names.
+
+        Raises:
+            ValueError: not for so many ranks.
+        """
 
 
 class Strategy(Protocol):

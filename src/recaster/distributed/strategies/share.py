@@ -10,6 +10,7 @@ from torch import nn
 
 from recaster.core.errors import RecipeError
 from recaster.distributed.mesh import DATA, SHARD, TENSOR, Mesh
+from recaster.distributed.strategies.protocol import Chained, LayerShared
 
 
 def share_copies(model: nn.Module, *, mesh: Mesh, bucket_mib: int) -> nn.Module:
@@ -26,6 +27,14 @@ def share_copies(model: nn.Module, *, mesh: Mesh, bucket_mib: int) -> nn.Module:
     return DistributedDataParallel(
         model, device_ids=devices, process_group=group, bucket_cap_mb=bucket_mib, gradient_as_bucket_view=True
     )
+
+
+def share_stage(stage: nn.Module, *, mesh: Mesh, precision: str, bucket_mib: int) -> nn.Module:
+    """A pipeline stage as its data and tensor ranks share it: copies by DDP, unless layers are shared too."""
+    copies = mesh.size(SHARD, TENSOR) == 1
+    share_parameters(stage, mesh=mesh, precision=precision, copies=copies)
+    stage.to(mesh.device)
+    return share_copies(stage, mesh=mesh, bucket_mib=bucket_mib) if copies and mesh.size(DATA) > 1 else stage
 
 
 def share_parameters(model: nn.Module, *, mesh: Mesh, precision: str, copies: bool) -> bool:
@@ -51,7 +60,7 @@ def share_parameters(model: nn.Module, *, mesh: Mesh, precision: str, copies: bo
 def _share_layers(model: nn.Module, mesh: Mesh) -> None:
     from torch.distributed.tensor.parallel import parallelize_module
 
-    if not hasattr(model, "tensor_plan"):
+    if not isinstance(model, LayerShared):
         raise RecipeError(
             "This model has no plan for sharing its layers.",
             where="distributed.strategy",
@@ -91,9 +100,11 @@ def _shard(model: nn.Module, mesh: Mesh, precision: str) -> None:
 
 def _blocks(model: nn.Module) -> list[nn.Module]:
     """The parts whose parameters are gathered together: the larger links of the model's chain."""
-    chain = model.chain() if hasattr(model, "chain") else []
+    chain = model.chain() if isinstance(model, Chained) else []
     links = [model.get_submodule(name) for name in chain]
-    return [link for link in links if any(True for _ in link.children()) and any(True for _ in link.parameters())]
+    return [
+        link for link in links if any(True for _ in link.children()) and any(True for _ in link.parameters())
+    ]
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:

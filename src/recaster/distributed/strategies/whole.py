@@ -16,7 +16,9 @@ from recaster.distributed.strategies.share import autocast, share_copies, share_
 class WholeStrategy:
     """Forward and backward of each micro-batch, with one reduction of gradients for all of them."""
 
-    def __init__(self, model: nn.Module, *, mesh: Mesh, precision: str, bucket_mib: int, copies: bool) -> None:
+    def __init__(
+        self, model: nn.Module, *, mesh: Mesh, precision: str, bucket_mib: int, copies: bool
+    ) -> None:
         self._mesh, self._copies = mesh, copies
         self._sharded = share_parameters(model, mesh=mesh, precision=precision, copies=copies)
         self._precision = "float32" if self._sharded else precision  # else the shards' policy casts
