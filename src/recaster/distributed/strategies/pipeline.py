@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from recaster.distributed.mesh import PIPE, Mesh
 from recaster.distributed.strategies.chain import Part, cut_chain
 from recaster.distributed.strategies.protocol import LossSum, MicroBatch
-from recaster.distributed.strategies.share import share_stage
+from recaster.distributed.strategies.share import share_copies, share_parameters
 
 
 class PipelineStrategy:
@@ -28,6 +28,7 @@ class PipelineStrategy:
         mesh: Mesh,
         precision: str,
         bucket_mib: int,
+        copies: bool,
         stages_per_rank: int,
         passes: int,
         rows_per_pass: int,
@@ -38,15 +39,17 @@ class PipelineStrategy:
         cuts = cut_chain(model, ranks * stages_per_rank)
         mine = list(range(place, len(cuts), ranks))
         parts = {number: Part(model, cuts[number], precision=precision) for number in mine}
-        runners = {
-            number: share_stage(part, mesh=mesh, precision=precision, bucket_mib=bucket_mib)
-            for number, part in parts.items()
-        }
+        runners: dict[int, nn.Module] = {}
+        for number, part in parts.items():
+            share_parameters(part, mesh=mesh, precision=precision, copies=copies)
+            placed = part.to(mesh.device)
+            wrap = copies and mesh.data_ranks > 1
+            runners[number] = share_copies(placed, mesh=mesh, bucket_mib=bucket_mib) if wrap else placed
         # All stages of this rank under one root, for the optimizer and the checkpoint.
         self.module: nn.Module = Part(
             model, [name for number in mine for name in cuts[number]], precision=precision
         )
-        self._targets, self._total = torch.empty(0), torch.zeros(())
+        self._targets = torch.empty(0)
         self._loss_sum: LossSum = _no_loss
         self._scale = 1.0
         self._schedule = self._build_schedule(runners, stages=len(cuts))
@@ -82,11 +85,14 @@ class PipelineStrategy:
     def accumulate(self, micro_batches: Sequence[MicroBatch], loss_sum: LossSum, *, scale: float) -> Tensor:
         """See `Strategy.accumulate`."""
         self._loss_sum, self._scale = loss_sum, scale
-        self._total = torch.zeros((), device=self._mesh.device)
+        losses: list[Tensor] = []
         self._schedule.step(
-            *self._inputs(micro_batches), **self._answers(micro_batches), return_outputs=False
+            *self._inputs(micro_batches), **self._answers(micro_batches), losses=losses, return_outputs=False
         )
-        return self._total
+        # Of what the schedule returns, not summed up in the loss function: before the first step it is
+        # also called on an unfilled output, to learn shapes.
+        total = [loss.detach() for loss in losses]
+        return torch.stack(total).sum() / scale if total else torch.zeros(())
 
     @torch.no_grad()
     def predict(self, micro_batches: Sequence[MicroBatch]) -> list[Tensor]:
@@ -117,9 +123,7 @@ class PipelineStrategy:
 
     def _scaled_loss(self, logits: Tensor, numbers: Tensor) -> Tensor:
         counted = numbers >= 0
-        loss = self._loss_sum(logits.float()[counted], self._targets[numbers[counted]])
-        self._total += loss.detach()
-        return loss * self._scale
+        return self._loss_sum(logits.float()[counted], self._targets[numbers[counted]]) * self._scale
 
 
 def _no_loss(logits: Tensor, _: Tensor) -> Tensor:

@@ -29,14 +29,6 @@ def share_copies(model: nn.Module, *, mesh: Mesh, bucket_mib: int) -> nn.Module:
     )
 
 
-def share_stage(stage: nn.Module, *, mesh: Mesh, precision: str, bucket_mib: int) -> nn.Module:
-    """A pipeline stage as its data and tensor ranks share it: copies by DDP, unless layers are shared too."""
-    copies = mesh.size(SHARD, TENSOR) == 1
-    share_parameters(stage, mesh=mesh, precision=precision, copies=copies)
-    stage.to(mesh.device)
-    return share_copies(stage, mesh=mesh, bucket_mib=bucket_mib) if copies and mesh.size(DATA) > 1 else stage
-
-
 def share_parameters(model: nn.Module, *, mesh: Mesh, precision: str, copies: bool) -> bool:
     """Replace `model`'s parameters in place by this rank's parts, as the mesh has it.
 
