@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 TORCH := $(shell grep '^torch==' constraints.txt)
 .DEFAULT_GOAL := help
-.PHONY: help run test check format ui up down clean
+.PHONY: help run test check format ui up down clean contract-table
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -34,6 +34,9 @@ format: $(VENV)/.installed ## format and repair what can be repaired
 
 ui up down: $(VENV)/.installed ## pages; server and worker; stop them
 	$(PY) -m recaster.cli $@
+
+contract-table: $(VENV)/.installed ## measure how far each strategy is from one process
+	$(PY) -m benchmarks.strategies
 
 clean: ## remove the environment and all local state (stop services first)
 	rm -rf $(VENV) .recaster

@@ -22,10 +22,12 @@ def share_copies(model: nn.Module, *, mesh: Mesh, bucket_mib: int) -> nn.Module:
     from torch.nn.parallel import DistributedDataParallel
 
     devices = [mesh.device.index] if mesh.device.type == "cuda" else None
-    # A mesh of one copy has no group of its own unless all ranks are that dimension.
-    group = mesh.group(DATA) if DATA in mesh.grid.mesh_dim_names else None
     return DistributedDataParallel(
-        model, device_ids=devices, process_group=group, bucket_cap_mb=bucket_mib, gradient_as_bucket_view=True
+        model,
+        device_ids=devices,
+        process_group=mesh.group(DATA),
+        bucket_cap_mb=bucket_mib,
+        gradient_as_bucket_view=True,
     )
 
 
