@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 TORCH := $(shell grep '^torch==' constraints.txt)
 .DEFAULT_GOAL := help
-.PHONY: help run test check format ui up down clean bench-overhead
+.PHONY: help run test check format ui up down clean bench-overhead contract-table
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -37,6 +37,9 @@ ui up down: $(VENV)/.installed ## pages; server and worker; stop them
 
 bench-overhead: $(VENV)/.installed ## the cost over a plain script (about 5 minutes)
 	$(PY) benchmarks/overhead.py
+
+contract-table: $(VENV)/.installed ## measure how far each strategy is from one process
+	$(PY) -m benchmarks.strategies
 
 clean: ## remove the environment and all local state (stop services first)
 	rm -rf $(VENV) .recaster

@@ -127,7 +127,7 @@ def test_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
         optimizer.step()
         save_checkpoint(tmp_path, step=step, model=model, optimizer=optimizer, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000002", "00000003"]
-    tensors = tmp_path / "00000003" / "tensors.safetensors"
+    tensors = next((tmp_path / "00000003").glob("*.safetensors"))
     content = bytearray(tensors.read_bytes())
     content[-1] ^= 1
     tensors.write_bytes(content)

@@ -69,3 +69,49 @@ def test_override_changes_only_its_key(recipe_path: Path) -> None:
     before, after = load_recipe(recipe_path), load_recipe(recipe_path, ["train.optimizer.learning_rate=0.1"])
     assert after.train.optimizer.learning_rate == 0.1
     assert after.model_copy(update={"train": before.train}) == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "repair"),
+    [
+        (["distributed.ranks=4", "distributed.mesh={data: 2}"], "needs ranks: 2, not 4"),
+        (["distributed.mesh={data: 1, tensor: 2}"], "use tensor"),
+        (["distributed.mesh={pipe: 2}"], "use pipeline"),
+        (["distributed.strategy=tensor", "distributed.mesh={data: 2}"], "needs mesh.tensor of 2 or more"),
+        (["distributed.mesh={rows: 2}"], "Known here: data, shard, pipe, tensor"),
+        (["distributed.stages_per_rank=2"], "remove it"),
+        (["distributed.strategy=pipeline"], "needs train.micro_batch_size"),
+        (["train.batch_size=1"], "set it to 2 or more"),
+        (
+            [
+                "distributed.strategy=pipeline",
+                "distributed.stages_per_rank=2",
+                "train.batch_size=15",
+                "train.micro_batch_size=3",
+            ],
+            "multiple of 2",
+        ),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_told(recipe_path: Path, overrides: list[str], repair: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(recipe_path, overrides)
+    assert repair in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "mesh"),
+    [
+        (["distributed.strategy=fsdp"], {"shard": 2}),
+        (["distributed.strategy=tensor", "distributed.ranks=4"], {"tensor": 4}),
+        (["distributed.strategy=pipeline", "train.micro_batch_size=8"], {"pipe": 2}),
+        (["distributed.ranks=4", "distributed.strategy=fsdp", "distributed.mesh={data: 2, shard: 2}"], None),
+    ],
+)
+def test_without_a_mesh_all_ranks_are_the_strategys_own(
+    recipe_path: Path, overrides: list[str], mesh: dict[str, int] | None
+) -> None:
+    recipe = load_recipe(recipe_path, overrides)
+    whole = {"data": 1, "shard": 1, "pipe": 1, "tensor": 1}
+    assert recipe.distributed.mesh.model_dump() == {**whole, **(mesh or {"data": 2, "shard": 2})}
+    assert hash_recipe(parse_recipe(dump_recipe(recipe))) == hash_recipe(recipe)

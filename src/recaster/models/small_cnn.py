@@ -37,6 +37,10 @@ class SmallCnn(nn.Module):
         logits: Tensor = self.head(self.features(images))
         return logits
 
+    def chain(self) -> list[str]:
+        """The modules whose application one after the other is `forward`: a pipeline cuts between them."""
+        return [*(f"features.{number}" for number in range(len(self.features))), "head"]
+
 
 def build_model(
     *, channels: int, height: int, width: int, classes: int, hidden: int, dropout: float

@@ -5,7 +5,8 @@ Fields without a default are decisions that every recipe states. Units are in na
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -136,6 +137,11 @@ class TrainSection(_Section):
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     """Samples in one optimizer step, over all ranks."""
+    micro_batch_size: int | None = Field(default=None, ge=1)
+    """Samples in one forward and backward pass of one rank; the gradients of a step's passes add up.
+    Without it a rank takes its share of a step in one pass."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """bf16: computed in bfloat16 where that is safe; weights and the optimizer stay in float32."""
     optimizer: Optimizer
     schedule: Schedule = Schedule()
     augmentation: Augmentation = Augmentation()
@@ -148,11 +154,42 @@ class TrainSection(_Section):
     """Steps between two lines of the journal."""
 
 
+class MeshSection(_Section):
+    """Ranks along each dimension of the mesh; their product is `ranks`."""
+
+    data: int = Field(default=1, ge=1, le=64)
+    """Copies of the model, each with its own part of a batch."""
+    shard: int = Field(default=1, ge=1, le=64)
+    """Ranks that keep a part of each parameter, and have their own part of a batch."""
+    pipe: int = Field(default=1, ge=1, le=64)
+    """Ranks that run the model's layers one after the other."""
+    tensor: int = Field(default=1, ge=1, le=64)
+    """Ranks that share the work of each layer."""
+
+
+_OWN_DIMENSION = {"single": "data", "ddp": "data", "fsdp": "shard", "tensor": "tensor", "pipeline": "pipe"}
+"""The dimension that all ranks belong to when the recipe names no mesh."""
+_DIMENSIONS = {
+    "single": (),
+    "ddp": ("data",),
+    "fsdp": ("data", "shard"),
+    "tensor": ("data", "shard", "tensor"),
+    "pipeline": ("data", "shard", "pipe", "tensor"),
+}
+"""The dimensions that a strategy can have."""
+
+
 class DistributedSection(_Section):
     """The processes that train together."""
 
-    strategy: Literal["single", "ddp"]
+    strategy: Literal["single", "ddp", "fsdp", "tensor", "pipeline"]
     ranks: int = Field(ge=1, le=64)
+    mesh: MeshSection = MeshSection()
+    """Without it all ranks are the strategy's own dimension: copies, shards, parts of layers or stages."""
+    bucket_mib: int = Field(default=25, ge=1, le=4096)
+    """Gradients of copies are reduced in buckets of this size; used by ddp, and pipeline's copies."""
+    stages_per_rank: int = Field(default=1, ge=1, le=16)
+    """Used by pipeline: 1 runs the 1F1B schedule, more the interleaved one."""
     threads_per_rank: int = Field(default=1, ge=1)
     """CPU threads of one rank; part of the result, since another count sums in another order."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -160,11 +197,39 @@ class DistributedSection(_Section):
     max_restarts: int = Field(default=3, ge=0)
     """How often the launcher replaces lost ranks before it gives up."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_mesh(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("mesh") is None and value.get("strategy") in _OWN_DIMENSION:
+            return {**value, "mesh": {_OWN_DIMENSION[value["strategy"]]: value.get("ranks", 1)}}
+        return value
+
     @model_validator(mode="after")
-    def _single_is_one(self) -> DistributedSection:
+    def _mesh_fits(self) -> DistributedSection:
         if self.strategy == "single" and self.ranks != 1:
             raise ValueError(f"strategy single has one rank, not {self.ranks}; use ddp")
+        sizes = self.mesh.model_dump()
+        own = _OWN_DIMENSION[self.strategy]
+        for name, size in sizes.items():
+            if size > 1 and name not in _DIMENSIONS[self.strategy]:
+                known = ", ".join(_DIMENSIONS[self.strategy])
+                fits = next(key for key, names in _DIMENSIONS.items() if name in names)
+                raise ValueError(
+                    f"strategy {self.strategy} has no mesh dimension {name} (it has: {known}); use {fits}"
+                )
+        if self.strategy in ("tensor", "pipeline") and sizes[own] == 1:
+            raise ValueError(f"strategy {self.strategy} needs mesh.{own} of 2 or more; or use ddp")
+        if (product := math.prod(sizes.values())) != self.ranks:
+            told = " x ".join(f"{name} {size}" for name, size in sizes.items() if size > 1) or "of one place"
+            raise ValueError(f"a mesh {told} needs ranks: {product}, not {self.ranks}")
+        if self.stages_per_rank > 1 and self.strategy != "pipeline":
+            raise ValueError("stages_per_rank belongs to strategy pipeline; remove it")
         return self
+
+    @property
+    def data_ranks(self) -> int:
+        """Into how many parts a batch is split."""
+        return self.mesh.data * self.mesh.shard
 
 
 class EvaluateSection(_Section):
@@ -228,3 +293,28 @@ class Recipe(_Section):
     evaluate: EvaluateSection = EvaluateSection()
     gate: GateSection
     schedule: ScheduleSection | None = None
+
+    @model_validator(mode="after")
+    def _batch_fits_ranks(self) -> Recipe:
+        section, train = self.distributed, self.train
+        if train.batch_size < section.data_ranks:
+            raise ValueError(
+                f"train.batch_size {train.batch_size} leaves some of {section.data_ranks} ranks without a "
+                f"sample; set it to {section.data_ranks} or more"
+            )
+        if section.strategy != "pipeline":
+            return self
+        rows, stages = math.ceil(train.batch_size / section.data_ranks), section.mesh.pipe
+        if train.micro_batch_size is None:
+            raise ValueError(
+                "strategy pipeline needs train.micro_batch_size, the samples that flow through together; "
+                f"for example {max(1, rows // (2 * stages))}"
+            )
+        passes = math.ceil(rows / train.micro_batch_size)
+        if section.stages_per_rank > 1 and passes % max(1, passes // stages):
+            raise ValueError(
+                f"train.micro_batch_size {train.micro_batch_size} makes {passes} micro-batches, which "
+                f"the interleaved schedule cannot deal out to {stages} ranks; use a size that makes a "
+                f"multiple of {stages}"
+            )
+        return self

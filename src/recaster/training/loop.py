@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import nn
-from torch.nn.utils import clip_grad_norm_
+from torch import Tensor
 
 from recaster.core.errors import DivergedError
 from recaster.core.seeds import derive_seed
+from recaster.distributed.gradients import clip_gradients
 from recaster.distributed.mesh import Mesh
+from recaster.distributed.strategies.protocol import Strategy
+from recaster.training.micro_batches import cut_batch, own_rows
 from recaster.training.sampler import Sampler
 from recaster.training.trainable import Trainable, TrainingSet
 
@@ -24,8 +26,8 @@ from recaster.training.trainable import Trainable, TrainingSet
 class TrainState:
     """What a step changes."""
 
-    model: nn.Module
-    """As wrapped by the strategy."""
+    strategy: Strategy
+    """Holds the model."""
     optimizer: torch.optim.Optimizer
     step: int
     """Optimizer steps completed."""
@@ -40,12 +42,12 @@ class StepReport:
     epoch: int
     """From 0."""
     loss_sum: float
-    """Over this rank's targets, nats."""
+    """Over this rank's targets, nats; 0 where another rank reports for the same rows."""
     targets: int
-    """Of this rank."""
+    """Of this rank; 0 likewise."""
     learning_rate: float
     gradient_norm: float
-    """Over all ranks, before clipping."""
+    """Of the whole model's mean gradient over the global batch, before clipping."""
     ends_epoch: bool
 
 
@@ -59,6 +61,8 @@ class LoopOptions:
     warmup_fraction: float
     label_smoothing: float
     max_gradient_norm: float
+    micro_batch_size: int | None
+    """Rows of one forward and backward pass on one rank; None for all of a step."""
     seed: int
 
 
@@ -90,41 +94,58 @@ def train_steps(
     Raises:
         DivergedError: the gradient became non-finite; weights are those of the step before.
     """
-    state.model.train()
+    state.strategy.module.train()
     epoch, order = -1, sampler.order(0)
+
+    def loss_sum(logits: Tensor, targets: Tensor) -> Tensor:
+        return workload.loss_sum(logits, targets, label_smoothing=options.label_smoothing)
+
     while state.step < options.steps:
         if state.step // sampler.steps_per_epoch != epoch:
             epoch = state.step // sampler.steps_per_epoch
             order = sampler.order(epoch)
         batch = sampler.rows(order, state.step)
-        rows = batch[mesh.rank :: mesh.world]
-        torch.manual_seed(derive_seed(options.seed, "step", state.step, mesh.rank))
-        inputs, targets = data.batch(rows, seed=derive_seed(options.seed, "augment", epoch))
-        logits = state.model(inputs.to(mesh.device))
-        loss_sum = workload.loss_sum(logits, targets.to(mesh.device), label_smoothing=options.label_smoothing)
-        # Ranks average their gradients; scaling by the global count makes that the mean over all targets,
-        # also when a rank has fewer of them.
-        torch.autograd.backward(loss_sum * (mesh.world / len(batch)))
-        norm = float(clip_grad_norm_(state.model.parameters(), options.max_gradient_norm))
+        torch.manual_seed(derive_seed(options.seed, "step", state.step, mesh.random_stream))
+        micro_batches = cut_batch(
+            batch,
+            data=data,
+            strategy=state.strategy,
+            mesh=mesh,
+            micro_batch_size=options.micro_batch_size,
+            seed=derive_seed(options.seed, "augment", epoch),
+        )
+        # Data ranks average their gradients; scaling by the global count makes that the mean over all
+        # targets, also when a rank or a micro-batch has fewer of them.
+        loss = state.strategy.accumulate(micro_batches, loss_sum, scale=mesh.data_ranks / len(batch))
+        norm = clip_gradients(state.strategy.module, options.max_gradient_norm, mesh)
+        mine = own_rows(batch, mesh)
         if not math.isfinite(norm):
-            raise DivergedError(
-                "The gradient is not finite; nothing was updated.",
-                where=f"step {state.step + 1}, rank {mesh.rank}, samples {data.ids(rows)}",
-                value=f"loss {float(loss_sum) / max(1, len(rows))}, gradient norm {norm}",
-                repair="lower train.optimizer.learning_rate, or look at these samples",
-            )
+            raise _diverged(step=state.step + 1, mesh=mesh, ids=data.ids(mine), loss=float(loss), norm=norm)
         rate = learning_rate_at(state.step, options)
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate
-        state.optimizer.step()
-        state.optimizer.zero_grad(set_to_none=True)
-        state.step += 1
+        _update(state, rate)
         yield StepReport(
             step=state.step,
             epoch=epoch,
-            loss_sum=float(loss_sum.detach()),
-            targets=len(rows),
+            loss_sum=float(loss) if mesh.speaks else 0.0,
+            targets=len(mine) if mesh.speaks else 0,
             learning_rate=rate,
             gradient_norm=norm,
             ends_epoch=state.step % sampler.steps_per_epoch == 0,
         )
+
+
+def _update(state: TrainState, rate: float) -> None:
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    state.step += 1
+
+
+def _diverged(*, step: int, mesh: Mesh, ids: list[str], loss: float, norm: float) -> DivergedError:
+    return DivergedError(
+        "The gradient is not finite; nothing was updated.",
+        where=f"step {step}, rank {mesh.rank}, samples {ids}",
+        value=f"loss {loss / max(1, len(ids))}, gradient norm {norm}",
+        repair="lower train.optimizer.learning_rate, or look at these samples",
+    )

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from torch import nn
 
 from recaster.core.files import read_json, write_json
 from recaster.core.hashing import hash_file
 from recaster.core.seeds import derive_seed
-from recaster.distributed.mesh import Mesh, join_mesh, sum_over_ranks, wrap_model
-from recaster.training.checkpoint import load_newest_checkpoint, save_checkpoint, save_tensors
+from recaster.distributed.mesh import Mesh, join_mesh, sum_over_ranks
+from recaster.distributed.strategies.build import build_strategy, mesh_shape
+from recaster.training.checkpoint import load_newest_checkpoint, read_weights, save_checkpoint, save_tensors
 from recaster.training.journal import JOURNAL, open_journal, write_record
 from recaster.training.loop import LoopOptions, StepReport, TrainState, train_steps
+from recaster.training.micro_batches import cut_batch
+from recaster.training.optimizer import build_optimizer
 from recaster.training.sampler import Sampler
 from recaster.training.trainable import Trainable, TrainingSet
 
@@ -38,8 +40,9 @@ def train_rank(run_dir: Path) -> None:
     plan: dict[str, Any] = read_json(run_dir / PLAN)
     workload: Trainable = importlib.import_module(plan["workload_module"]).WORKLOAD
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    section = plan["distributed"]
     with join_mesh(
-        device=plan["distributed"]["device"], threads=plan["distributed"]["threads_per_rank"]
+        device=section["device"], threads=section["threads_per_rank"], shape=mesh_shape(section)
     ) as mesh:
         _Run(run_dir, plan, workload, mesh).train()
 
@@ -55,17 +58,26 @@ class _Run:
         self.sampler = Sampler(samples=len(self.data), batch_size=train["batch_size"], seed=train["seed"])
         self.steps = self.sampler.steps_per_epoch * train["epochs"]
         torch.manual_seed(derive_seed(train["seed"], "weights"))
-        self.model = workload.build_model(plan)
-        self.optimizer = _build_optimizer(self.model, train["optimizer"])
+        self.strategy = build_strategy(
+            workload.build_model(plan),
+            plan["distributed"],
+            mesh=mesh,
+            precision=train["precision"],
+            batch_size=train["batch_size"],
+            micro_batch_size=train["micro_batch_size"],
+        )
+        self.optimizer = build_optimizer(self.strategy.module, train["optimizer"])
         self.records: list[StepReport] = []
 
     def train(self) -> None:
         """Resume, train to the end, write the result."""
         step = load_newest_checkpoint(
-            self.run_dir / CHECKPOINTS, model=self.model, optimizer=self.optimizer, on_damage=_warn
+            self.run_dir / CHECKPOINTS,
+            model=self.strategy.module,
+            optimizer=self.optimizer,
+            on_damage=_warn,
         )
-        wrapped = wrap_model(self.model, strategy=self.plan["distributed"]["strategy"], mesh=self.mesh)
-        state = TrainState(model=wrapped, optimizer=self.optimizer, step=step)
+        state = TrainState(strategy=self.strategy, optimizer=self.optimizer, step=step)
         journal = open_journal(self.run_dir / JOURNAL, resume_step=step) if self.mesh.rank == 0 else None
         self._run_steps(state, journal)
         if journal:
@@ -90,11 +102,11 @@ class _Run:
                 self._record(report, journal, (time.perf_counter() - started) / (report.step - first))
             if report.ends_epoch:
                 self._validate(report, journal)
-            if self.mesh.rank == 0 and (last or report.step % train["checkpoint_every_steps"] == 0):
+            if last or report.step % train["checkpoint_every_steps"] == 0:
                 save_checkpoint(
                     self.run_dir / CHECKPOINTS,
                     step=report.step,
-                    model=self.model,
+                    model=self.strategy.module,
                     optimizer=self.optimizer,
                     keep=train["keep_checkpoints"],
                 )
@@ -108,6 +120,7 @@ class _Run:
             warmup_fraction=train["schedule"]["warmup_fraction"],
             label_smoothing=train["label_smoothing"],
             max_gradient_norm=train["max_gradient_norm"],
+            micro_batch_size=train["micro_batch_size"],
             seed=train["seed"],
         )
 
@@ -135,8 +148,8 @@ class _Run:
             write_record(journal, record)
 
     def _validate(self, report: StepReport, journal: IO[str] | None) -> None:
-        loss, correct, targets = sum_over_ranks(self._score(self.model, self.validation), self.mesh)
-        self.model.train()
+        loss, correct, targets = sum_over_ranks(self._score(self.validation), self.mesh)
+        self.strategy.module.train()
         if journal:
             record = {
                 "kind": "validation",
@@ -148,49 +161,47 @@ class _Run:
             }
             write_record(journal, record)
 
-    @torch.no_grad()
-    def _score(self, model: nn.Module, data: TrainingSet) -> list[float]:
-        """Loss sum, hits and count over this rank's share of `data`."""
+    def _score(self, data: TrainingSet) -> list[float]:
+        """Loss sum, hits and count over this rank's share of `data`; 0 where another rank reports it."""
         import numpy as np
 
-        model.eval()
-        loss, correct = 0.0, 0
-        mine = np.arange(self.mesh.rank, len(data), self.mesh.world)
-        for start in range(0, len(mine), _VALIDATION_ROWS):
-            inputs, targets = data.batch(mine[start : start + _VALIDATION_ROWS], seed=None)
-            logits, targets = model(inputs.to(self.mesh.device)), targets.to(self.mesh.device)
-            loss += float(self.workload.loss_sum(logits, targets, label_smoothing=0.0))
-            correct += self.workload.correct(logits, targets)
-        return [loss, float(correct), float(len(mine))]
+        self.strategy.module.eval()
+        loss, correct, count = 0.0, 0, 0
+        passes, rows = self.strategy.passes or 1, self.strategy.rows_per_pass or _VALIDATION_ROWS
+        together = passes * rows * self.mesh.data_ranks
+        for start in range(0, len(data), together):
+            pieces = cut_batch(
+                np.arange(start, min(start + together, len(data))),
+                data=data,
+                strategy=self.strategy,
+                mesh=self.mesh,
+                micro_batch_size=rows,
+                seed=None,
+            )
+            for logits, piece in zip(self.strategy.predict(pieces), pieces, strict=self.mesh.speaks):
+                if self.mesh.speaks:
+                    targets = piece.targets[: piece.counted].to(self.mesh.device)
+                    loss += float(self.workload.loss_sum(logits, targets, label_smoothing=0.0))
+                    correct += self.workload.correct(logits, targets)
+                    count += piece.counted
+        return [loss, float(correct), float(count)]
 
     def _write_result(self, *, resumed_at: int) -> None:
         weights = self.run_dir / WEIGHTS
-        save_tensors(self.model.state_dict(), weights)
+        # The last step was saved: its checkpoint has all ranks' parts.
+        model = self.workload.build_model(self.plan)
+        save_tensors(read_weights(self.run_dir / CHECKPOINTS, step=self.steps, model=model), weights)
         result = {
             "steps": self.steps,
             "resumed_at": resumed_at,
             "weights_sha256": hash_file(weights),
-            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "ranks": self.mesh.world,
             "device": self.mesh.device.type,
             "torch": torch.__version__,
             "threads_per_rank": torch.get_num_threads(),
         }
         write_json(self.run_dir / RESULT, result)
-
-
-def _build_optimizer(model: nn.Module, section: dict[str, Any]) -> torch.optim.Optimizer:
-    parameters = list(model.parameters())
-    if section["name"] == "sgd":
-        return torch.optim.SGD(
-            parameters,
-            lr=section["learning_rate"],
-            momentum=section["momentum"],
-            weight_decay=section["weight_decay"],
-        )
-    return torch.optim.AdamW(
-        parameters, lr=section["learning_rate"], weight_decay=section["weight_decay"], fused=True
-    )
 
 
 def _warn(message: str) -> None:

@@ -1,0 +1,73 @@
+"""What the loop needs of a strategy, and nothing more: the loop is the same for one CPU and for a mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+LossSum = Callable[[Tensor, Tensor], Tensor]
+"""Loss summed over the rows of (logits, targets), shape `()`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch:
+    """The rows of one forward and backward pass on one rank."""
+
+    inputs: Tensor
+    """`(rows, …)`"""
+    targets: Tensor
+    """`(rows, …)`"""
+    counted: int
+    """The first `counted` rows are real; those after them only fill up the shape and weigh nothing."""
+
+
+@runtime_checkable
+class Chained(Protocol):
+    """A model that a pipeline can cut."""
+
+    def chain(self) -> list[str]:
+        """The modules whose application one after the other is the model's `forward`."""
+
+
+@runtime_checkable
+class LayerShared(Protocol):
+    """A model whose layers can be shared by ranks."""
+
+    def tensor_plan(self, ranks: int) -> dict[str, object]:
+        """torch's parallel style for each pattern of module names.
+
+        Raises:
+            ValueError: not for so many ranks.
+        """
+
+
+class Strategy(Protocol):
+    """A model as the ranks of a mesh hold and run it."""
+
+    @property
+    def module(self) -> nn.Module:
+        """This rank's share: its parameters have the names they have in the whole model."""
+
+    @property
+    def rows_per_pass(self) -> int | None:
+        """How many rows each micro-batch must have; None when any number will do."""
+
+    @property
+    def passes(self) -> int | None:
+        """How many micro-batches each call must get; None when any number will do."""
+
+    def accumulate(self, micro_batches: Sequence[MicroBatch], loss_sum: LossSum, *, scale: float) -> Tensor:
+        """Set the gradients to those of `scale` times the loss sum, averaged over the data ranks.
+
+        Each rank of the mesh must call it with as many micro-batches.
+
+        Returns:
+            The unscaled loss sum of this rank's rows, nats, shape `()`, where this rank has the logits
+            (`Mesh.speaks`), else something of that shape to ignore.
+        """
+
+    def predict(self, micro_batches: Sequence[MicroBatch]) -> list[Tensor]:
+        """The logits of each micro-batch, none on a rank that has none; gradients are off."""

@@ -1,0 +1,66 @@
+"""Strategies in which a rank runs all layers: one process, copies, shards, parts of each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from recaster.distributed.mesh import Mesh
+from recaster.distributed.strategies.protocol import LossSum, MicroBatch
+from recaster.distributed.strategies.share import autocast, share_copies, share_parameters
+
+
+class WholeStrategy:
+    """Forward and backward of each micro-batch, with one reduction of gradients for all of them."""
+
+    def __init__(
+        self, model: nn.Module, *, mesh: Mesh, precision: str, bucket_mib: int, copies: bool
+    ) -> None:
+        self._mesh, self._copies = mesh, copies
+        self._sharded = share_parameters(model, mesh=mesh, precision=precision, copies=copies)
+        self._precision = "float32" if self._sharded else precision  # else the shards' policy casts
+        self.module = model.to(mesh.device)
+        self.replica = share_copies(model, mesh=mesh, bucket_mib=bucket_mib) if copies else model
+        """What forward runs through: torch's DistributedDataParallel for `ddp`, else the module itself."""
+
+    @property
+    def rows_per_pass(self) -> int | None:
+        """Any."""
+        return None
+
+    @property
+    def passes(self) -> int | None:
+        """Any."""
+        return None
+
+    def accumulate(self, micro_batches: Sequence[MicroBatch], loss_sum: LossSum, *, scale: float) -> Tensor:
+        """See `Strategy.accumulate`."""
+        total = torch.zeros((), device=self._mesh.device)
+        for number, piece in enumerate(micro_batches):
+            with self._reducing(last=number == len(micro_batches) - 1):
+                logits = self._forward(self.replica, piece)[: piece.counted]
+                loss = loss_sum(logits, piece.targets[: piece.counted].to(self._mesh.device))
+                torch.autograd.backward(loss * scale)
+            total += loss.detach()
+        return total
+
+    @torch.no_grad()
+    def predict(self, micro_batches: Sequence[MicroBatch]) -> list[Tensor]:
+        """See `Strategy.predict`."""
+        return [self._forward(self.module, piece)[: piece.counted] for piece in micro_batches]
+
+    def _forward(self, module: nn.Module, piece: MicroBatch) -> Tensor:
+        with autocast(self._mesh.device, self._precision):
+            logits: Tensor = module(piece.inputs.to(self._mesh.device))
+        return logits.float()
+
+    def _reducing(self, *, last: bool) -> AbstractContextManager[None]:
+        if self._sharded:
+            self.module.set_requires_gradient_sync(last)  # type: ignore[operator]
+        elif self._copies and not last:
+            context: AbstractContextManager[None] = self.replica.no_sync()  # type: ignore[operator]
+            return context
+        return nullcontext()

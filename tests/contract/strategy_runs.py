@@ -1,0 +1,295 @@
+"""The runs behind the strategies' contract: each strategy, on real ranks, over the same global batches.
+
+Every case trains ten AdamW steps with the product's own loop, twice, and saves after steps 5 and 10;
+moves go on from step 5 under another strategy or number of ranks. All is judged from these checkpoints.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recaster.distributed.mesh import build_mesh
+from recaster.distributed.strategies.build import build_strategy, mesh_shape
+from recaster.models import mlp, transformer_encoder
+from recaster.recipe.schema import DistributedSection
+from recaster.training.checkpoint import load_newest_checkpoint, read_weights, save_checkpoint
+from recaster.training.loop import LoopOptions, TrainState, train_steps
+from recaster.training.optimizer import build_optimizer
+from recaster.training.sampler import Sampler
+
+STEPS, HALF = 10, 5
+BATCH = 16
+SAMPLES = 77  # five steps an epoch, the last of 13 rows: uneven over 2 and 4 ranks
+MAX_NORM = 0.5  # below every step's norm: each step is clipped
+_SEED = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One strategy on one number of ranks."""
+
+    strategy: str
+    ranks: int
+    mesh: dict[str, int] | None = None
+    micro: int | None = None
+    stages: int = 1
+    precision: str = "float32"
+    model: str = "encoder"
+
+    @property
+    def name(self) -> str:
+        places = "-".join(f"{key}{size}" for key, size in (self.mesh or {}).items()) or str(self.ranks)
+        parts = [self.strategy, places, self.model, self.precision]
+        parts += [f"micro{self.micro}"] if self.micro else []
+        parts += [f"stages{self.stages}"] if self.stages > 1 else []
+        return "-".join(parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """The second half of `to`, from the checkpoint that `origin` left after the first."""
+
+    origin: Case
+    to: Case
+
+    @property
+    def name(self) -> str:
+        return f"{self.origin.name}--{self.to.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """What one group of processes does."""
+
+    ranks: int
+    cases: Sequence[Case] = ()
+    moves: Sequence[Move] = field(default=())
+
+
+def _with_models(*cases: Case) -> list[Case]:
+    both = [*cases]
+    both += [
+        Case(
+            strategy=case.strategy,
+            ranks=case.ranks,
+            mesh=case.mesh,
+            micro=case.micro,
+            stages=case.stages,
+            precision="bf16",
+        )
+        for case in cases
+    ]
+    both += [
+        Case(
+            strategy=case.strategy,
+            ranks=case.ranks,
+            mesh=case.mesh,
+            micro=case.micro,
+            stages=case.stages,
+            model="mlp",
+        )
+        for case in cases
+    ]
+    return both
+
+
+SINGLE = Case(strategy="single", ranks=1)
+_ONE = [*_with_models(SINGLE), Case(strategy="single", ranks=1, micro=5)]
+_DDP2 = Case(strategy="ddp", ranks=2)
+_FSDP2 = Case(strategy="fsdp", ranks=2)
+_TENSOR2 = Case(strategy="tensor", ranks=2)
+_PIPE2 = Case(strategy="pipeline", ranks=2, micro=3)
+_TWO = [
+    *_with_models(_DDP2, _FSDP2, _TENSOR2, _PIPE2, Case(strategy="pipeline", ranks=2, micro=4, stages=2)),
+    # 8 or 6 rows a rank in threes: the last micro-batches are smaller
+    Case(strategy="ddp", ranks=2, micro=3),
+    Case(strategy="fsdp", ranks=2, micro=3),
+    Case(strategy="tensor", ranks=2, micro=3),
+]
+_HYBRID4 = Case(strategy="fsdp", ranks=4, mesh={"data": 2, "shard": 2})
+_TENSOR4 = Case(strategy="tensor", ranks=4, mesh={"data": 2, "tensor": 2})
+_PIPE4 = Case(strategy="pipeline", ranks=4, mesh={"data": 2, "pipe": 2}, micro=3)
+_FOUR = [
+    *_with_models(_HYBRID4, _TENSOR4, _PIPE4),
+    # 4 rows a rank, of 13 some ranks have only 3: their second micro-batch has no row that counts
+    Case(strategy="ddp", ranks=4, micro=3),
+    Case(strategy="fsdp", ranks=4),
+    Case(strategy="fsdp", ranks=4, mesh={"data": 2, "shard": 2}, micro=3),
+    Case(strategy="tensor", ranks=4),
+    Case(strategy="tensor", ranks=4, mesh={"data": 2, "tensor": 2}, micro=3),
+    Case(strategy="tensor", ranks=4, mesh={"shard": 2, "tensor": 2}),
+    Case(strategy="pipeline", ranks=4, micro=4),
+    Case(strategy="pipeline", ranks=4, mesh={"data": 2, "pipe": 2}, micro=2, stages=2),
+    Case(strategy="pipeline", ranks=4, mesh={"shard": 2, "pipe": 2}, micro=2),
+    Case(strategy="pipeline", ranks=4, mesh={"pipe": 2, "tensor": 2}, micro=4),
+]
+CASES = [*_ONE, *_TWO, *_FOUR]
+_MOVES_TO_4 = [
+    Move(origin=SINGLE, to=_HYBRID4),
+    Move(origin=_PIPE2, to=_TENSOR4),
+    Move(origin=_FSDP2, to=_PIPE4),
+]
+_MOVES_TO_2 = [
+    Move(origin=_TENSOR4, to=_DDP2),
+    Move(origin=_HYBRID4, to=_PIPE2),
+    Move(origin=_PIPE4, to=_FSDP2),
+    Move(origin=_DDP2, to=_TENSOR2),
+]
+_MOVES_TO_1 = [Move(origin=_PIPE4, to=SINGLE), Move(origin=_TENSOR4, to=SINGLE)]
+MOVES = [*_MOVES_TO_4, *_MOVES_TO_2, *_MOVES_TO_1]
+PHASES = (
+    Phase(ranks=1, cases=_ONE),
+    Phase(ranks=2, cases=_TWO),
+    Phase(ranks=4, cases=_FOUR, moves=_MOVES_TO_4),
+    Phase(ranks=2, moves=_MOVES_TO_2),
+    Phase(ranks=1, moves=_MOVES_TO_1),
+)
+
+
+class Rows:
+    """Random rows whose label is a function of the row."""
+
+    def __init__(self, model: str) -> None:
+        random = np.random.default_rng(1)
+        if model == "encoder":
+            self._inputs: Tensor = torch.from_numpy(random.integers(0, 40, (SAMPLES, 12)))
+        else:
+            self._inputs = torch.from_numpy(random.normal(size=(SAMPLES, 4, 6)).astype(np.float32))
+        self._targets = self._inputs.flatten(1).double().sum(1).long() % 5
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def ids(self, rows: NDArray[np.int64]) -> list[str]:
+        return [str(row) for row in rows]
+
+    def batch(self, rows: NDArray[np.int64], *, seed: int | None) -> tuple[Tensor, Tensor]:
+        return self._inputs[rows], self._targets[rows]
+
+
+class Task:
+    """Classification into five classes."""
+
+    def loss_sum(self, logits: Tensor, targets: Tensor, *, label_smoothing: float) -> Tensor:
+        return F.cross_entropy(logits, targets, reduction="sum", label_smoothing=label_smoothing)
+
+
+def build_model(name: str) -> nn.Module:
+    torch.manual_seed(11)
+    if name == "mlp":
+        return mlp.build_model(features=24, classes=5, hidden=32, depth=4, dropout=0.0)
+    return transformer_encoder.build_model(
+        vocabulary=40, tokens=12, classes=5, width=32, heads=4, depth=4, dropout=0.0
+    )
+
+
+def run_phases(folder: Path, phases: Sequence[Phase] = PHASES) -> None:
+    """Run all cases and moves; each leaves `folder/NAME/` with checkpoints and `reports.json`."""
+    for number, phase in enumerate(phases):
+        mp.spawn(_work, args=(phase, number, folder), nprocs=phase.ranks)
+
+
+def final_weights(folder: Path, name: str, model: str) -> dict[str, Tensor]:
+    """The whole model's weights after all steps of a case or move."""
+    return read_weights(folder / name, step=STEPS, model=build_model(model))
+
+
+def largest_error(folder: Path, name: str, reference: Case) -> float:
+    """Largest difference of a weight from the one-process run with the same model and precision."""
+    wanted = final_weights(folder, reference.name, reference.model)
+    found = final_weights(folder, name, reference.model)
+    return max(float((found[key] - value).abs().max()) for key, value in wanted.items())
+
+
+def reference_of(case: Case) -> Case:
+    """The one-process run that `case` must equal."""
+    return Case(strategy="single", ranks=1, precision=case.precision, model=case.model)
+
+
+def _work(rank: int, phase: Phase, number: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    rendezvous = f"file://{folder}/rendezvous-{number}"
+    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=phase.ranks)
+    try:
+        for case in phase.cases:
+            _run(case, folder / case.name)
+            _run(case, folder / f"{case.name}-again")
+        for move in phase.moves:
+            _run(move.to, folder / move.name, resume=folder / move.origin.name)
+    finally:
+        dist.destroy_process_group()
+
+
+def _run(case: Case, folder: Path, *, resume: Path | None = None) -> None:
+    section = DistributedSection(
+        strategy=case.strategy,  # type: ignore[arg-type]
+        ranks=case.ranks,
+        **({"mesh": case.mesh} if case.mesh else {}),  # type: ignore[arg-type]
+        stages_per_rank=case.stages,
+    ).model_dump()
+    mesh = build_mesh(mesh_shape(section), device=torch.device("cpu"))
+    strategy = build_strategy(
+        build_model(case.model),
+        section,
+        mesh=mesh,
+        precision=case.precision,
+        batch_size=BATCH,
+        micro_batch_size=case.micro,
+    )
+    rate = 1e-3
+    optimizer = build_optimizer(
+        strategy.module, {"name": "adamw", "learning_rate": rate, "weight_decay": 0.02}
+    )
+    step = 0
+    if resume:
+        _keep_only_half(resume, folder)
+        step = load_newest_checkpoint(
+            folder, model=strategy.module, optimizer=optimizer, on_damage=_refuse_damage
+        )
+        assert step == HALF
+    reports = []
+    for report in train_steps(
+        TrainState(strategy=strategy, optimizer=optimizer, step=step),
+        data=Rows(case.model),
+        sampler=Sampler(samples=SAMPLES, batch_size=BATCH, seed=_SEED),
+        workload=Task(),  # type: ignore[arg-type]
+        mesh=mesh,
+        options=LoopOptions(
+            steps=STEPS,
+            learning_rate=rate,
+            schedule="cosine",
+            warmup_fraction=0.1,
+            label_smoothing=0.1,
+            max_gradient_norm=MAX_NORM,
+            micro_batch_size=case.micro,
+            seed=_SEED,
+        ),
+    ):
+        reports.append([report.step, report.loss_sum, report.targets, report.gradient_norm])
+        if report.step in (HALF, STEPS):
+            save_checkpoint(folder, step=report.step, model=strategy.module, optimizer=optimizer, keep=2)
+    (folder / f"reports-{mesh.rank}.json").write_text(json.dumps(reports))
+
+
+def _keep_only_half(origin: Path, folder: Path) -> None:
+    """Point `folder` at the checkpoint of `origin` after half of the steps."""
+    if dist.get_rank() == 0:
+        folder.mkdir()
+        (folder / f"{HALF:08d}").symlink_to(origin / f"{HALF:08d}")
+    dist.barrier()
+
+
+def _refuse_damage(message: str) -> None:
+    raise AssertionError(message)
