@@ -29,7 +29,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(autouse=True)
 def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quiet_dependencies()
-    for name in ("RECASTER_HOME", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+    for name in ("RECASTER_HOME", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "PREFECT_API_URL"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -62,6 +63,8 @@ def start_command(project: Path, *arguments: str, **environment: str) -> subproc
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},
+        # As under a terminal: a shell's background job would have it ignored, and hand that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
     )
 
 

@@ -41,10 +41,10 @@ def test_repro_after_the_flow_has_nothing_to_do_and_pull_restores(project: Path)
     assert "up to date" in _dvc(project, "repro", "prepare@digits")
     place = project / "data" / "digits" / "prepared"
     before = hash_directory(place)
-    _dvc(project, "push")
+    _dvc(project, "push", "snapshot@digits", "validate@digits", "prepare@digits")
     shutil.rmtree(place)
     shutil.rmtree(project / ".dvc" / "cache")
-    _dvc(project, "pull")
+    _dvc(project, "pull", "snapshot@digits", "validate@digits", "prepare@digits")
     assert hash_directory(place) == before
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 FINGERPRINT = "recaster.fingerprint"
-_TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
+_ADDRESS_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 _PROBE_SECONDS = 5.0
 _BATCH, _PARAM_BATCH, _LONGEST_PARAM = 1000, 100, 6000  # MLflow's own limits
 _PASSING = {
@@ -98,12 +98,12 @@ def open_tracking(settings: Settings) -> MlflowClient:
     import mlflow
 
     with service_errors(uri):
-        before = os.environ.get(_TRACKING_VARIABLE)
+        before = {name: os.environ.get(name) for name in _ADDRESS_VARIABLES}
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
-        # MLflow writes its address into the environment, where the next project's settings would take it up.
-        if before is None:
-            os.environ.pop(_TRACKING_VARIABLE, None)
+        # MLflow writes its addresses into the environment, where the next project would take them up.
+        for name in (name for name, value in before.items() if value is None):
+            os.environ.pop(name, None)
         return mlflow.MlflowClient(uri, uri)
 
 
