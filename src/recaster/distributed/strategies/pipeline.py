@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recaster.distributed.communication.protocol import AllReduce, Communication
 from recaster.distributed.mesh import PIPE, Mesh
 from recaster.distributed.strategies.chain import Part, cut_chain
 from recaster.distributed.strategies.protocol import LossSum, MicroBatch
@@ -34,6 +35,7 @@ class PipelineStrategy:
         rows_per_pass: int,
     ) -> None:
         self._mesh, self._passes, self._rows = mesh, passes, rows_per_pass
+        self.communication: Communication = AllReduce()
         ranks, place = mesh.size(PIPE), mesh.place(PIPE)
         self._first, self._last = place == 0, place == ranks - 1
         cuts = cut_chain(model, ranks * stages_per_rank)

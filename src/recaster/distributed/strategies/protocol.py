@@ -8,6 +8,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from recaster.distributed.communication.protocol import Communication
+
 LossSum = Callable[[Tensor, Tensor], Tensor]
 """Loss summed over the rows of (logits, targets), shape `()`."""
 
@@ -50,6 +52,10 @@ class Strategy(Protocol):
     @property
     def module(self) -> nn.Module:
         """This rank's share: its parameters have the names they have in the whole model."""
+
+    @property
+    def communication(self) -> Communication:
+        """How copies of the model agree."""
 
     @property
     def rows_per_pass(self) -> int | None:
