@@ -23,7 +23,7 @@ class Communication(Protocol):
         """Take over what `replica`, a DistributedDataParallel, sends; called once, before the first step."""
 
     def update(self, optimizers: Sequence[torch.optim.Optimizer], *, step: int) -> None:
-        """Carry out step `step` (from 1) with the gradients at hand, and whatever exchange is due after it."""
+        """Carry out step `step` (from 1) with the gradients at hand, and the exchange that is due after it."""
 
     def memory(self) -> dict[str, Tensor]:
         """What this rank must keep to go on exactly: error feedback, low-rank factors, outer momentum."""
