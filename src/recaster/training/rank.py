@@ -18,8 +18,9 @@ from recaster.core.errors import RecipeError
 from recaster.core.files import read_json, write_json
 from recaster.core.hashing import hash_file
 from recaster.core.seeds import derive_seed
+from recaster.distributed.communication.protocol import Communication
 from recaster.distributed.mesh import Mesh, join_mesh
-from recaster.distributed.strategies.build import build_strategy, mesh_shape
+from recaster.distributed.strategies.build import build_communication, build_strategy, mesh_shape
 from recaster.training.averaging import WeightAverage
 from recaster.training.checkpoint import Saved, load_memory, load_newest_checkpoint, read_weights
 from recaster.training.feed import Feed
@@ -117,13 +118,15 @@ class _Run:
         model = self.workload.build_model(self.plan)
         layers = list_layers(model)
         prepare_model(model, train)
+        section = self.plan["distributed"]
         self.strategy = build_strategy(
             model,
-            self.plan["distributed"],
+            section,
             mesh=self.mesh,
             precision=train["precision"],
             batch_size=train["batch_size"],
             micro_batch_size=micro_batch_size,
+            communication=self._build_communication() if section["strategy"] == "ddp" else None,
         )
         module = self.strategy.module
         self.optimizers = build_optimizers(module, train["optimizer"], layers=layers)
@@ -137,6 +140,15 @@ class _Run:
         )
         decay = train["ema_decay"]
         self.average = WeightAverage(module, decay) if decay else None
+
+    def _build_communication(self) -> Communication:
+        return build_communication(
+            self.plan["communication"],
+            mesh=self.mesh,
+            bucket_mib=self.plan["distributed"]["bucket_mib"],
+            last_step=self.steps,
+            folder=self.run_dir,
+        )
 
     def train(self) -> None:
         """Resume, train to the end, write the result."""
@@ -197,8 +209,11 @@ class _Run:
                     record = window.close(report)
                     if journal:
                         write_record(journal, record)
-                if report.ends_epoch:
-                    over = self._end_epoch(report, journal)
+                if over:
+                    self.strategy.communication.close()
+                if report.ends_epoch and self._end_epoch(report, journal) and not over:
+                    self.strategy.communication.close()
+                    over = True
                 if over or report.step % save_every == 0 or self._is_new_best(report):
                     check_finite(state, feed=self.feed, mesh=self.mesh)
                     self._save(saved, report.step)

@@ -16,11 +16,12 @@ SHORT_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """The precisions that compute in 16 bits."""
 
 
-def share_copies(model: nn.Module, *, mesh: Mesh, bucket_mib: int) -> nn.Module:
+def share_copies(model: nn.Module, *, mesh: Mesh, bucket_mib: int | None, alike: bool = False) -> nn.Module:
     """`model` in DistributedDataParallel over the mesh's `data` ranks.
 
     Args:
-        bucket_mib: gradients are reduced in buckets of this size, while backward goes on.
+        bucket_mib: gradients are reduced in buckets of this size, while backward goes on; None: all at once.
+        alike: the ranks' weights are known to be the same, so that the first rank's are not sent to all.
     """
     from torch.nn.parallel import DistributedDataParallel
 
@@ -29,9 +30,15 @@ def share_copies(model: nn.Module, *, mesh: Mesh, bucket_mib: int) -> nn.Module:
         model,
         device_ids=devices,
         process_group=mesh.group(DATA),
-        bucket_cap_mb=bucket_mib,
+        bucket_cap_mb=_in_one_bucket(model) if bucket_mib is None else bucket_mib,
+        init_sync=not alike,
         gradient_as_bucket_view=True,
     )
+
+
+def _in_one_bucket(model: nn.Module) -> int:
+    """A bucket size, MiB, that all gradients fit into."""
+    return sum(value.nbytes for value in model.parameters()) // 2**20 + 2
 
 
 def share_parameters(model: nn.Module, *, mesh: Mesh, precision: str, copies: bool) -> bool:
