@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from recaster.distributed.communication.adviser import Adviser
 from recaster.distributed.communication.link import now
 from recaster.distributed.communication.protocol import Communication
-from recaster.distributed.strategies.protocol import LossSum, MicroBatch
+from recaster.distributed.strategies.protocol import MicroBatch
 from recaster.distributed.strategies.whole import WholeStrategy
+from recaster.models.losses import LossSum
 
 
 class AdvisedStrategy(WholeStrategy):
@@ -24,7 +25,9 @@ class AdvisedStrategy(WholeStrategy):
         """The module itself: there is nothing to send before the first step."""
         return self.module
 
-    def accumulate(self, micro_batches: Sequence[MicroBatch], loss_sum: LossSum, *, scale: float) -> Tensor:
+    def accumulate(
+        self, micro_batches: Sequence[MicroBatch], loss_sum: LossSum, *, scale: float | Tensor
+    ) -> Tensor:
         """See `Strategy.accumulate`."""
         scheme = self.communication.choose(
             lambda: self._rehearse(micro_batches, loss_sum, scale=scale),
@@ -45,7 +48,9 @@ class AdvisedStrategy(WholeStrategy):
         self.replica = self._copy(self.communication, alike=self._scheme is not None)
         self._scheme = scheme
 
-    def _rehearse(self, micro_batches: Sequence[MicroBatch], loss_sum: LossSum, *, scale: float) -> None:
+    def _rehearse(
+        self, micro_batches: Sequence[MicroBatch], loss_sum: LossSum, *, scale: float | Tensor
+    ) -> None:
         """Forward and backward that change nothing: not weights, buffers, gradients or random state."""
         buffers = [(buffer, buffer.clone()) for buffer in self.module.buffers()]
         devices = [self._mesh.device] if self._mesh.device.type == "cuda" else []

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from recaster.distributed.communication.protocol import Communication
-
-LossSum = Callable[[Tensor, Tensor], Tensor]
-"""Loss summed over the rows of (logits, targets), shape `()`."""
+from recaster.models.losses import LossSum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +63,9 @@ class Strategy(Protocol):
     def passes(self) -> int | None:
         """How many micro-batches each call must get; None when any number will do."""
 
-    def accumulate(self, micro_batches: Sequence[MicroBatch], loss_sum: LossSum, *, scale: float) -> Tensor:
+    def accumulate(
+        self, micro_batches: Sequence[MicroBatch], loss_sum: LossSum, *, scale: float | Tensor
+    ) -> Tensor:
         """Set the gradients to those of `scale` times the loss sum, averaged over the data ranks.
 
         Each rank of the mesh must call it with as many micro-batches.

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from recaster.distributed.communication.protocol import Communication
 from recaster.distributed.mesh import Mesh
-from recaster.distributed.strategies.protocol import LossSum, MicroBatch
+from recaster.distributed.strategies.protocol import MicroBatch
 from recaster.distributed.strategies.share import autocast, share_copies, share_parameters
+from recaster.models.losses import LossSum
 
 
 class WholeStrategy:
@@ -45,16 +46,20 @@ class WholeStrategy:
         """Any."""
         return None
 
-    def accumulate(self, micro_batches: Sequence[MicroBatch], loss_sum: LossSum, *, scale: float) -> Tensor:
+    def accumulate(
+        self, micro_batches: Sequence[MicroBatch], loss_sum: LossSum, *, scale: float | Tensor
+    ) -> Tensor:
         """See `Strategy.accumulate`."""
-        total = torch.zeros((), device=self._mesh.device)
+        total: Tensor | None = None
         for number, piece in enumerate(micro_batches):
             with self._reducing(last=number == len(micro_batches) - 1):
-                logits = self._forward(self.replica, piece)[: piece.counted]
-                loss = loss_sum(logits, piece.targets[: piece.counted].to(self._mesh.device))
-                torch.autograd.backward(loss * scale)
-            total += loss.detach()
-        return total
+                logits, targets = self._forward(self.replica, piece), piece.targets
+                if piece.counted < len(targets):
+                    logits, targets = logits[: piece.counted], targets[: piece.counted]
+                loss = loss_sum(logits, targets)
+                torch.autograd.backward(loss, torch.as_tensor(scale, dtype=loss.dtype, device=loss.device))
+            total = loss.detach() if total is None else total + loss.detach()
+        return torch.zeros(()) if total is None else total
 
     @torch.no_grad()
     def predict(self, micro_batches: Sequence[MicroBatch]) -> list[Tensor]:
@@ -81,7 +86,7 @@ class WholeStrategy:
 
     def _forward(self, module: nn.Module, piece: MicroBatch) -> Tensor:
         with autocast(self._mesh.device, self._precision):
-            logits: Tensor = module(piece.inputs.to(self._mesh.device))
+            logits: Tensor = module(piece.inputs)
         return logits.float()
 
     def _reducing(self, *, last: bool) -> AbstractContextManager[None]:
