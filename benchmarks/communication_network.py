@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 _BRIDGE = "rcst-switch"
-_NAME = "rcst-host-"
+_NAME, _WIRE = "rcst-host-", "rcst-wire-"
 _BURST, _LATENCY = "64kb", "50ms"  # a queue of 50 ms, as a switch's port has it
 
 
@@ -43,7 +43,7 @@ def network(ranks: int, *, rate: str | None) -> Iterator[None]:
 
 
 def _add_host(rank: int, rate: str | None) -> None:
-    name, wire = host(rank), f"rcst-wire-{rank}"
+    name, wire = host(rank), f"{_WIRE}{rank}"
     inside = ["ip", "netns", "exec", name]
     _run("ip", "netns", "add", name)
     _run("ip", "link", "add", wire, "type", "veth", "peer", "name", "eth0", "netns", name)
@@ -58,13 +58,16 @@ def _add_host(rank: int, rate: str | None) -> None:
 
 
 def _remove() -> None:
-    """Take away what this or a killed run left; wires go with their namespaces."""
+    """Take away what this or a killed run left; a namespace may outlive its name, so wires go first."""
+    links = subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True).stdout
+    for line in links.splitlines():
+        name = line.split()[0].split("@")[0]
+        if name.startswith(_WIRE) or name == _BRIDGE:
+            _run("ip", "link", "delete", name)
     listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
     for line in listed.splitlines():
         if line.startswith(_NAME):
             _run("ip", "netns", "delete", line.split()[0])
-    if subprocess.run(["ip", "link", "show", _BRIDGE], capture_output=True, check=False).returncode == 0:
-        _run("ip", "link", "delete", _BRIDGE)
 
 
 def _run(*command: str) -> None:

@@ -1,6 +1,6 @@
 """One rank of the communication benchmark: trains under one scheme after another, and times each step.
 
-    python -m benchmarks.communication_rank PLAN.json      with torch's RANK, WORLD_SIZE, MASTER_ADDR …
+python -m benchmarks.communication_rank PLAN.json      with torch's RANK, WORLD_SIZE, MASTER_ADDR …
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ import torch.distributed as dist
 from benchmarks.communication_task import build_model, loss_sum, read_task
 from recaster.distributed.communication.adviser import Adviser
 from recaster.distributed.communication.stale import StaleServer
-from recaster.distributed.gradients import clip_gradients
 from recaster.distributed.mesh import Mesh, build_mesh
+from recaster.distributed.parent_death import die_with_parent
 from recaster.distributed.strategies.build import build_communication, build_strategy, mesh_shape
-from recaster.recipe.schema import CommunicationSection, DistributedSection
-from recaster.training.micro_batches import cut_batch
+from recaster.recipe.schema import CommunicationSection, DistributedSection, Optimizer
+from recaster.training.feed import Feed
+from recaster.training.loop import TrainState, train_steps
+from recaster.training.optimizers import build_optimizers
 from recaster.training.sampler import Sampler
+from recaster.training.update import Update
 
 BATCH = 128
 _BUCKET_MIB = 25
@@ -56,26 +59,44 @@ class Runner:
                 folder=Path(tempfile.mkdtemp()),
             ),
         )
-        self.optimizer = torch.optim.AdamW(
-            self.strategy.module.parameters(), lr=case["learning_rate"], weight_decay=0.01, fused=True
+        options = Optimizer(name="adamw", learning_rate=case["learning_rate"], weight_decay=0.01)
+        update = Update(
+            self.strategy.module,
+            build_optimizers(self.strategy.module, options.model_dump(), layers=[]),
+            self.strategy.communication,
+            self.mesh,
+            precision="float32",
+            max_gradient_norm=1.0,
         )
-        self.sampler = Sampler(samples=len(self.train), batch_size=BATCH, seed=1)
+        feed = Feed(
+            self.train,
+            Sampler(samples=len(self.train), batch_size=BATCH, seed=1),
+            self.strategy,
+            self.mesh,
+            micro_batch_size=None,
+            seed=1,
+            steps=steps,
+        )
+        self._loop = train_steps(
+            TrainState(strategy=self.strategy, update=update, average=None, step=0),
+            feed=feed,
+            loss_sum=loss_sum,
+            rate_at=lambda _: case["learning_rate"],
+            mesh=self.mesh,
+            seed=1,
+        )
         self.step = 0
 
     def take_step(self) -> float:
-        """One step; its seconds."""
+        """One step of the product's loop; its seconds."""
         started = time.perf_counter()
-        order = self.sampler.order(self.step // self.sampler.steps_per_epoch)
-        rows = self.sampler.rows(order, self.step)
-        pieces = cut_batch(
-            rows, data=self.train, strategy=self.strategy, mesh=self.mesh, micro_batch_size=None, seed=None
-        )
-        self.step += 1
-        self.strategy.accumulate(pieces, loss_sum, scale=self.mesh.data_ranks / len(rows))
-        clip_gradients(self.strategy.module, 1.0, self.mesh)
-        self.strategy.communication.update([self.optimizer], step=self.step)
-        self.optimizer.zero_grad()
+        self.step = next(self._loop).step
         return time.perf_counter() - started
+
+    def close(self) -> None:
+        """End the loop and what the scheme runs beside it."""
+        self._loop.close()
+        self.strategy.communication.close()
 
     @torch.no_grad()
     def held_out_loss(self) -> float:
@@ -106,20 +127,18 @@ def run_case(case: dict[str, Any], task: tuple[Any, Any, int], *, target: float 
     while runner.step < case["steps"]:
         dist.barrier()
         before = _bytes()
-        for _ in range(min(every, case["steps"] - runner.step)):
-            times.append(runner.take_step())
+        times += [runner.take_step() for _ in range(min(every, case["steps"] - runner.step))]
         carried.append([after - start for after, start in zip(_bytes(), before, strict=True)])
         if case["judged"]:
             curve.append([runner.step, sum(times), runner.held_out_loss()])
             reached = target is not None and curve[-1][2] <= target and runner.step >= case["least_steps"]
-            if reached or sum_stops(times, case):
+            if reached or is_out_of_time(times, case):
                 break
-    communication = runner.strategy.communication
-    communication.close()
-    return _facts(case, times, carried, curve, communication)
+    runner.close()
+    return _facts(case, times, carried, curve, runner.strategy.communication)
 
 
-def sum_stops(times: list[float], case: dict[str, Any]) -> bool:
+def is_out_of_time(times: list[float], case: dict[str, Any]) -> bool:
     """Whether the first rank has used up the case's time; the same on all ranks."""
     used = torch.tensor(sum(times))
     dist.broadcast(used, src=0)
@@ -141,7 +160,8 @@ def _facts(
     periodic = case["evaluate_every"] > 1 and "every" in case
     facts: dict[str, Any] = {
         "steps_run": len(times),
-        "step_seconds": statistics.fmean(times[case["every"] :])
+        "periodic": periodic,
+        "step_seconds": statistics.fmean(times[min(case["every"], len(times) - 1) :])
         if periodic
         else statistics.median(settled),
         "bytes_per_step": float(most),
@@ -149,9 +169,7 @@ def _facts(
     }
     if isinstance(communication, Adviser):
         facts["chosen"] = communication.chosen
-        facts["predicted"] = {
-            item["scheme"]: item["seconds"] for item in communication.record["predictions"]
-        }
+        facts["predicted"] = {item["scheme"]: item["seconds"] for item in communication.record["predictions"]}
         facts["measured_seconds"] = communication.record.get("measured_seconds")
     if isinstance(communication, StaleServer):
         facts["staleness"] = {
@@ -166,8 +184,8 @@ def compare(plan: dict[str, Any], task: tuple[Any, Any, int]) -> dict[str, Any]:
     blocks, size = plan["pairs"], plan["block_steps"]
     cases = [plan["cases"][0], plan["advised"]]
     runners = [Runner(case, task, steps=10**6) for case in cases]
-    for runner in runners:  # the adviser's measuring and probation are over before the comparison
-        for _ in range(2 * size + 2):
+    for runner, steps in zip(runners, (4, 20), strict=True):  # the adviser's measuring and probation are over
+        for _ in range(steps):
             runner.take_step()
     ratios, means = [], [[], []]
     for number in range(blocks):
@@ -177,6 +195,8 @@ def compare(plan: dict[str, Any], task: tuple[Any, Any, int]) -> dict[str, Any]:
             spent[which] = sum(runners[which].take_step() for _ in range(size)) / size
             means[which].append(spent[which])
         ratios.append(spent[1] / spent[0])
+    for runner in runners:
+        runner.close()
     advised = runners[1].strategy.communication
     return {
         "plain_seconds": statistics.median(means[0]),
@@ -200,6 +220,7 @@ def time_all_reduce(elements: int, *, repeats: int) -> float:
 
 
 def main() -> None:
+    die_with_parent()  # a rank that outlives the driver would hold the wires
     plan = json.loads(Path(sys.argv[1]).read_text())
     torch.set_num_threads(1)
     task = read_task(Path(plan["data"]))

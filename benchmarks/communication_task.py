@@ -2,13 +2,15 @@
 
 "what is the name of the 13th president" → its words and word pairs as numbers → 150 intents
 
-Larson et al. 2019; Iyyer et al. 2015. About 10 M parameters and little to compute, so that the wire is what counts.
+Larson et al. 2019; Iyyer et al. 2015. About 10 M parameters and little to compute, so that the wire is what
+counts.
 """
 
 from __future__ import annotations
 
 import json
 import zlib
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +47,8 @@ class DeepAveragingNetwork(nn.Module):
 class Sentences:
     """Sentences as token ids, in memory."""
 
+    uniform = True
+
     def __init__(self, inputs: Tensor, targets: Tensor) -> None:
         self.inputs, self.targets = inputs, targets
 
@@ -71,7 +75,7 @@ def _to_tensors(pairs: list[list[str]], labels: list[str]) -> Sentences:
     inputs = torch.zeros(len(pairs), _TOKENS, dtype=torch.int64)
     for row, (text, _) in enumerate(pairs):
         words = text.lower().split()
-        tokens = [*words, *(f"{one} {two}" for one, two in zip(words, words[1:], strict=False))]
+        tokens = [*words, *(f"{one} {two}" for one, two in pairwise(words))]
         # crc32, since Python's own hash differs from process to process
         found = [1 + zlib.crc32(token.encode()) % (_ROWS_OF_TABLE - 1) for token in tokens[:_TOKENS]]
         inputs[row, : len(found)] = torch.tensor(found)
