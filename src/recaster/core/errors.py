@@ -10,7 +10,9 @@
     ├── LockHeldError            1  another cast of the same model is running (retryable)
     ├── CheckpointError          1  no usable checkpoint is left
     ├── DivergedError            1  loss or gradient became non-finite
-    └── TrainingError            1  the training processes ended without a result
+    ├── TrainingError            1  the training processes ended without a result
+    ├── SearchError              1  no trial of a search came to its end
+    └── StoppedError             1  training was stopped on purpose, and can go on
 
 A gate that says no (exit code 4) is a result, not an error.
 
@@ -98,3 +100,11 @@ class DivergedError(RecasterError):
 
 class TrainingError(RecasterError):
     """The training processes ended without a result; their log is named."""
+
+
+class SearchError(RecasterError):
+    """A search ended without one complete trial."""
+
+
+class StoppedError(RecasterError):
+    """Training was stopped on purpose; its checkpoints are kept."""

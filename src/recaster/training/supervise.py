@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,8 +34,18 @@ class Forwarder(Protocol):
         """Send what is new up to `durable_step`; never raise for a server's trouble."""
 
 
-def train(run_dir: Path, plan: dict[str, Any], *, reporter: Reporter, forwarder: Forwarder) -> dict[str, Any]:
+def train(
+    run_dir: Path,
+    plan: dict[str, Any],
+    *,
+    reporter: Reporter,
+    forwarder: Forwarder,
+    watch: Callable[[], None] | None = None,
+) -> dict[str, Any]:
     """Train in `run_dir` as `plan` says, going on from its newest checkpoint; return the result.
+
+    Args:
+        watch: called several times a second while the ranks run; what it raises ends them, and is raised.
 
     Raises:
         DivergedError, CheckpointError: raised by a rank.
@@ -53,7 +64,7 @@ def train(run_dir: Path, plan: dict[str, Any], *, reporter: Reporter, forwarder:
                 start_new_session=True,
             )
             try:
-                _follow(launcher, run_dir, reporter, forwarder)
+                _follow(launcher, run_dir, reporter, forwarder, watch)
             finally:
                 _stop(launcher)
         _raise_failure(run_dir, log, launcher.returncode)
@@ -76,7 +87,11 @@ def _command(run_dir: Path, plan: dict[str, Any]) -> list[str]:
 
 
 def _follow(
-    launcher: subprocess.Popen[bytes], run_dir: Path, reporter: Reporter, forwarder: Forwarder
+    launcher: subprocess.Popen[bytes],
+    run_dir: Path,
+    reporter: Reporter,
+    forwarder: Forwarder,
+    watch: Callable[[], None] | None,
 ) -> None:
     journal, shown, forwarded, size = run_dir / JOURNAL, 0, 0.0, -1
     # A thread of its own: a tracking server that hangs must not hold up the progress or an interrupt.
@@ -84,6 +99,8 @@ def _follow(
         sending: Future[None] | None = None
         while launcher.poll() is None:
             time.sleep(_POLL_SECONDS)
+            if watch:
+                watch()
             present = journal.stat().st_size if journal.exists() else -1
             if present == size:
                 continue
