@@ -362,7 +362,7 @@ class SearchSection(_Section):
     """tpe: tree-structured Parzen estimator; grid: every combination once, in random order; qmc: a scrambled
     Sobol sequence; cmaes: covariance matrix adaptation; gp: Gaussian process."""
     startup_trials: int | None = Field(default=None, ge=1)
-    """Random trials before tpe, cmaes or gp learn from what was found; without it tpe and gp take 10, cmaes 1."""
+    """Random trials before tpe, gp or cmaes learn from those found; without it 10, 10 and 1."""
     pruner: Pruner = Pruner()
     parallel: int = Field(default=1, ge=1, le=64)
     """Trials that train at once; each has all ranks of `distributed`."""

@@ -1,14 +1,15 @@
 """The keys that a search may vary, and whether each of their values makes a recipe.
 
-    train.optimizer.learning_rate: {low: 1e-4, high: 1e-1, log: true}   →   a float from 0.0001 to 0.1
-    model.width: {low: 8, high: 64, step: 4}                            →   8, 12, … 64
-    train.optimizer.name: {choices: [adamw, sgd]}                       →   adamw or sgd
+train.optimizer.learning_rate: {low: 1e-4, high: 1e-1, log: true}   →   a float from 0.0001 to 0.1
+model.width: {low: 8, high: 64, step: 4}                            →   8, 12, … 64
+train.optimizer.name: {choices: [adamw, sgd]}                       →   adamw or sgd
 """
 
 from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import NoneType
@@ -21,6 +22,8 @@ from recaster.recipe.schema import Recipe, SearchParameter, SearchSection
 SEARCHABLE = ("model", "train", "distributed")
 """The sections that training reads; all trials share one prepared data set."""
 _MOST_CHECKED = 1000
+_PLAIN = re.compile(r"(?!(?:true|false|null|yes|no|on|off)$)[A-Za-z][\w./-]*", re.IGNORECASE)
+"""Text that YAML reads as itself without quotes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +79,8 @@ def clean_number(value: float) -> float:
 
 def to_override(key: str, value: Any) -> str:
     """`section.key=value`, as `--set` takes it."""
-    return f"{key}={json.dumps(value)}"
+    plain = isinstance(value, str) and _PLAIN.fullmatch(value)
+    return f"{key}={value if plain else json.dumps(value)}"
 
 
 def _find_key_misfit(key: str, parameter: SearchParameter, search: SearchSection) -> Misfit | None:
@@ -106,7 +110,7 @@ def _find_key_misfit(key: str, parameter: SearchParameter, search: SearchSection
 
 
 def _unknown(key: str, known: list[str]) -> Misfit:
-    section = key.split(".")[0]
+    section = key.split(".", maxsplit=1)[0]
     if section in Recipe.model_fields and section not in SEARCHABLE:
         return Misfit(
             key=key,
