@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from recaster.core.errors import SearchError, StoppedError
+from recaster.core.errors import RecasterError, RecipeError, SearchError, StoppedError
 from recaster.core.files import write_bytes, write_json
 from recaster.core.hashing import hash_value
 from recaster.core.progress import Reporter
@@ -162,6 +162,7 @@ class _Search:
         return self.study.ask()
 
     def _start(self, pool: ThreadPoolExecutor, trial: Trial) -> None:
+        self._check_recipe()
         number, overrides = trial.number, make_overrides(trial.values)
         self.stops[number] = threading.Event()
         job = TrialJob(
@@ -180,6 +181,16 @@ class _Search:
         future = pool.submit(copy_context().run, self.run_trial, job)
         self.numbers[future] = number
         future.add_done_callback(self.events.put)
+
+    def _check_recipe(self) -> None:
+        """Trials read the recipe file: one that was edited meanwhile would mix two searches."""
+        present = open_cast(self.cast.path, self.cast.overrides)
+        if present.recipe.search is None or search_fingerprint(present, self.prepared) != self.name:
+            raise RecipeError(
+                "The recipe changed while its search ran.",
+                where=str(self.cast.path),
+                repair="the same command searches as the recipe is now; put it back to go on as before",
+            )
 
     def _handle(self, event: _Event) -> None:
         if isinstance(event, Validation):
@@ -235,7 +246,6 @@ class _Search:
 
     def _tag_trial(self, trial: Trial, state: str, reason: str) -> str:
         """Tag the trial's own run; empty when its values made no recipe, and so no run."""
-        from recaster.core.errors import RecipeError
         from recaster.tracking.runs import find_run, tag_run
 
         try:
@@ -270,7 +280,6 @@ class _Search:
 
     def _leave(self, status: str) -> None:
         """End the parent run of a search that was cut short; the first trouble is the one to report."""
-        from recaster.core.errors import RecasterError
         from recaster.tracking.runs import service_errors
 
         uri = self.cast.settings.tracking_uri
