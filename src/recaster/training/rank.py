@@ -59,7 +59,7 @@ def train_rank(run_dir: Path) -> None:
     ) as mesh:
         _choose_precision(train["precision"], mesh)
         with memory_limit(run_dir, train, data_ranks=mesh.data_ranks) as micro_batch_size:
-            _Run(run_dir, plan, workload, mesh, micro_batch_size).train()
+            Run(run_dir, plan, workload, mesh, micro_batch_size).train()
 
 
 def _choose_kernels(*, deterministic: bool) -> None:
@@ -81,8 +81,8 @@ def _choose_precision(precision: str, mesh: Mesh) -> None:
     torch.backends.cudnn.allow_tf32 = True
 
 
-class _Run:
-    """The state that the steps between updates share."""
+class Run:
+    """One rank's part of a training run: the state that the steps share, and what happens between them."""
 
     def __init__(
         self,
