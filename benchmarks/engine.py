@@ -22,7 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class Options:
             torch.cuda.synchronize()
 
 
-def run_plain(task: Task, folder: Path, options: Options, *, fused: bool = False) -> float:
+def run_plain(task: Task, _: Path, options: Options, *, fused: bool = False) -> float:
     """A hand-written loop over tensors in memory: nothing but the steps."""
     model = build_model(task.name).to(options.device)
     inputs, labels = (value.to(options.device) for value in build_data(task.name))
@@ -113,7 +113,8 @@ def run_recaster(task: Task, folder: Path, options: Options) -> float:
         "train": train,
         "distributed": section,
     }
-    with join_mesh(device=options.device.type, threads=options.threads, shape={"data": 1}) as mesh:
+    joined = join_mesh(device=options.device.type, threads=options.threads, shape={"data": 1})
+    with _launched_alone(), joined as mesh:
         run = Run(folder, plan, WORKLOAD, mesh, None)
         run.steps = run.feed.steps = task.steps
         run.measured_from = 5 if options.compile else 0  # type: ignore[attr-defined]
@@ -293,7 +294,6 @@ def main() -> None:
     parser.add_argument("--no-peers", action="store_true", help="only the plain loops and ours")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    _join_alone()
     options = Options(arguments)
     contenders = dict(OURS)
     if not arguments.no_peers:
@@ -305,13 +305,20 @@ def main() -> None:
     write_result(name, question, rows, _targets(rows, gpu=arguments.device == "cuda"), packages)
 
 
-def _join_alone() -> None:
-    """One rank that launches itself."""
+@contextlib.contextmanager
+def _launched_alone() -> Iterator[None]:
+    """What a launcher tells its only rank; the peers would take it for a cluster."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
-    os.environ["MASTER_PORT"] = str(port)
+        port = str(probe.getsockname()[1])
+    places = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    told = {**places, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update(told)
+    try:
+        yield
+    finally:
+        for name in told:
+            del os.environ[name]
 
 
 def _measure(task: Task, contenders: dict[str, Contender], options: Options, rounds: int) -> dict[str, Any]:
