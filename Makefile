@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 TORCH := $(shell grep '^torch==' constraints.txt)
 .DEFAULT_GOAL := help
-.PHONY: help run test check format ui up down clean bench-overhead contract-table
+.PHONY: help run test check format ui up down clean bench-overhead contract-table kill-campaign bench-launchers
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -40,6 +40,9 @@ bench-overhead: $(VENV)/.installed ## the cost over a plain script (about 5 minu
 
 contract-table: $(VENV)/.installed ## measure how far each strategy is from one process
 	$(PY) -m benchmarks.strategies
+
+kill-campaign: $(VENV)/.installed ## 20 runs with three kills each (about 10 minutes); SET="key=value ..." NAME=file
+	$(PY) -m benchmarks.kill_campaign $(foreach text,$(SET),--set $(text)) $(if $(NAME),--name $(NAME))
 
 clean: ## remove the environment and all local state (stop services first)
 	rm -rf $(VENV) .recaster

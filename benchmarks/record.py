@@ -30,12 +30,22 @@ def target(name: str, wanted: str, measured: float, *, met: bool) -> dict[str, A
 
 
 def write_result(
-    name: str, question: str, rows: list[dict[str, Any]], targets: list[dict[str, Any]], packages: list[str]
+    name: str,
+    question: str,
+    rows: list[dict[str, Any]],
+    targets: list[dict[str, Any]],
+    packages: list[str],
+    *,
+    command: str | None = None,
 ) -> Path:
-    """Write `results/NAME.json`, and print the targets as a table."""
+    """Write `results/NAME.json`, and print the targets as a table.
+
+    Args:
+        command: what makes it, where that is not `make bench-NAME`.
+    """
     result = {
         "question": question,
-        "command": f"make bench-{name}",
+        "command": command or f"make bench-{name}",
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": describe_hardware(),
         "versions": {
