@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +53,19 @@ def make_plan(project: Path, *overrides: str) -> dict[str, Any]:
     return training_plan(cast, pipeline.prepare(cast, snapshot, validation))
 
 
-def start_training(run_dir: Path, plan: dict[str, Any], **environment: str) -> subprocess.Popen[str]:
-    """Train as `plan` says in a process of its own; what it tells people goes to `run_dir`/told.txt."""
+def start_training(
+    run_dir: Path, plan: dict[str, Any], prefix: Sequence[str] = (), **environment: str
+) -> subprocess.Popen[str]:
+    """Train as `plan` says in a process of its own; what it tells people goes to `run_dir`/told.txt.
+
+    Args:
+        prefix: words before the command, that run it elsewhere.
+    """
     run_dir.mkdir(exist_ok=True, parents=True)
     (run_dir / "asked.json").write_text(json.dumps(plan))
     with (run_dir / "told.txt").open("a") as told:
         return subprocess.Popen(
-            [sys.executable, "-c", _TRAIN, str(run_dir)],
+            [*prefix, sys.executable, "-c", _TRAIN, str(run_dir)],
             start_new_session=True,
             stderr=told,
             stdout=subprocess.DEVNULL,

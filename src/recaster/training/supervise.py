@@ -54,6 +54,7 @@ def train(run_dir: Path, plan: dict[str, Any], *, reporter: Reporter, forwarder:
     (run_dir / FAILURE).unlink(missing_ok=True)
     if not (run_dir / "result.json").exists():
         log = run_dir / "ranks.log"
+        _invite_hosts(run_dir, plan["distributed"], reporter)
         with log.open("ab") as output:
             launcher = subprocess.Popen(
                 _command(run_dir, plan),
@@ -76,6 +77,14 @@ def train(run_dir: Path, plan: dict[str, Any], *, reporter: Reporter, forwarder:
 def _command(run_dir: Path, plan: dict[str, Any]) -> list[str]:
     module = _LAUNCHERS[plan["distributed"]["launcher"]]
     return [sys.executable, "-m", module, "--with-parent", str(run_dir)]
+
+
+def _invite_hosts(run_dir: Path, section: dict[str, Any], reporter: Reporter) -> None:
+    if section["launcher"] == "torchrun" and section["nodes"] > 1:
+        reporter.say(
+            f"waiting at {section['rendezvous']} for {section['nodes'] - 1} more hosts that see this folder; "
+            f"type on each: python -m recaster.distributed.launch '{run_dir}'"
+        )
 
 
 def _follow(
