@@ -55,7 +55,8 @@ def launch(run_dir: Path, section: Mapping[str, Any]) -> int:
     counts, code = rank_counts(section), 1
     for ranks in counts:
         if ranks != counts[0]:
-            text = f"restarts are used up; going on with {ranks} ranks from step {newest_step(run_dir)}."
+            step, word = newest_step(run_dir), "rank" if ranks == 1 else "ranks"
+            text = f"restarts are used up; going on with {ranks} {word} from step {step}."
             sys.stderr.write(f"warning: {text}\n")
             record_fault(run_dir, {"kind": "fewer", "ranks": ranks, "text": text})
         code = _run_agent(run_dir, _alone(ranks), section)
@@ -110,8 +111,8 @@ def _run_agent(run_dir: Path, place: Mapping[str, Any], section: Mapping[str, An
     try:
         elastic_launch(config, sys.executable)("-u", "-m", "recaster.training", str(run_dir))
     except ChildFailedError as error:
-        _, failure = error.get_first_failure()
-        sys.stderr.write(f"rank {failure.global_rank} ended with exit code {failure.exitcode}\n")
+        rank, failure = error.get_first_failure()
+        sys.stderr.write(f"rank {rank} ended with exit code {failure.exitcode}\n")
         return 1
     except RendezvousError as error:
         sys.stderr.write(f"the hosts did not meet at {place['rdzv_endpoint']}: {error}\n")

@@ -263,7 +263,12 @@ class DistributedSection(_Section):
             raise ValueError(f"min_ranks {self.min_ranks} does not fit ranks and mesh; possible: {fits}")
         if self.launcher == "local" and self.nodes > 1:
             raise ValueError(f"launcher local has one node, not {self.nodes}; use torchrun or ray")
-        if self.ranks % self.nodes or self.min_ranks % (self.ranks // self.nodes):
+        if self.launcher == "ray" and self.min_ranks < self.ranks and copy > 1:
+            raise ValueError(
+                "Ray leaves out single ranks, which a mesh with pipe or tensor cannot lose; remove min_ranks"
+            )
+        per_node = self.ranks // self.nodes
+        if self.launcher == "torchrun" and (self.ranks % self.nodes or self.min_ranks % per_node):
             raise ValueError(
                 f"ranks {self.ranks} and min_ranks {self.min_ranks} must be multiples of the ranks of one of "
                 f"{self.nodes} nodes"
