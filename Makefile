@@ -44,5 +44,14 @@ contract-table: $(VENV)/.installed ## measure how far each strategy is from one 
 kill-campaign: $(VENV)/.installed ## 20 runs with three kills each (about 10 minutes); SET="key=value ..." NAME=file
 	$(PY) -m benchmarks.kill_campaign $(foreach text,$(SET),--set $(text)) $(if $(NAME),--name $(NAME))
 
+.venv-ray/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' -c constraints.txt
+	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,ray]' -c constraints.txt
+	touch $@
+
+bench-launchers: .venv-ray/.installed ## several hosts (network namespaces) and a Ray cluster, with losses (about 10 minutes, as root)
+	.venv-ray/bin/python -m benchmarks.launchers
+
 clean: ## remove the environment and all local state (stop services first)
-	rm -rf $(VENV) .recaster
+	rm -rf $(VENV) .venv-ray .recaster

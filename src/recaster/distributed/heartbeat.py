@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,12 +70,17 @@ def note(*, step: int, phase: str) -> None:
     _PLACE.noted = (step, phase)
 
 
-def start_heartbeat(run_dir: Path) -> None:
-    """Write this rank's beat in `run_dir` once a second from now on, until the process ends."""
+@contextmanager
+def heartbeat(run_dir: Path) -> Iterator[None]:
+    """Write this rank's beat in `run_dir` once a second; one that ends in order takes it away."""
     folder = run_dir / HEARTBEATS
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"rank-{int(os.environ['RANK']):05d}.json"
     threading.Thread(target=_beat_on, args=(path,), name="heartbeat", daemon=True).start()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def read_beats(run_dir: Path) -> Iterator[Beat]:

@@ -133,7 +133,7 @@ def _meeting_place() -> dict[str, Any]:
 
 
 def _wants_gpu(section: Mapping[str, Any], found: float) -> bool:
-    return section["device"] == "cuda" or (section["device"] == "auto" and found >= section["ranks"])
+    return bool(section["device"] == "cuda" or (section["device"] == "auto" and found >= section["ranks"]))
 
 
 if __name__ == "__main__":

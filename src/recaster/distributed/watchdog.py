@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recaster.core.errors import StorageError
 from recaster.core.files import storage_errors
 from recaster.distributed.heartbeat import PATIENT_PHASES, Beat, read_beats
 
@@ -42,6 +43,8 @@ class Hang:
     phase: str
     collective: str
     """What the other ranks wait in; empty where there is none."""
+    others: bool
+    """Whether there are other ranks; else all hang together."""
     seconds: float
     frozen: bool
     """Whether their processes show no life at all."""
@@ -51,7 +54,8 @@ class Hang:
         names = ", ".join(f"rank {beat.rank} (process {beat.pid} on {beat.host})" for beat in self.beats)
         hangs = "hangs" if len(self.beats) == 1 else "hang"
         sign = "no sign of life" if self.frozen else "no progress"
-        waits = f"; the other ranks wait in {self.collective}" if self.collective else ""
+        who = "the other ranks wait" if self.others else "waiting"
+        waits = f"; {who} in {self.collective}" if self.collective else ""
         return (
             f"{names} {hangs} in step {self.step}, phase {self.phase}: {sign} for {self.seconds:.0f} s{waits}"
         )
@@ -92,22 +96,17 @@ class Vigil:
 
 
 def _hang(members: list[Beat], hung: tuple[Beat, ...], *, seconds: float, frozen: bool) -> Hang:
-    furthest = max(
-        (beat for beat in members if not frozen or beat not in hung), default=hung[0], key=_reached
-    )
-    waits = [beat.waits_in for beat in (*(beat for beat in members if beat not in hung), *hung)]
+    others = [beat for beat in members if beat not in hung]
+    furthest = max(others if frozen and others else members, key=lambda beat: beat.step)
     return Hang(
         beats=hung,
         step=furthest.step + 1,
         phase=furthest.phase,
-        collective=next(filter(None, waits), ""),
+        collective=next((beat.waits_in for beat in (*others, *hung) if beat.waits_in), ""),
+        others=bool(others),
         seconds=seconds,
         frozen=frozen,
     )
-
-
-def _reached(beat: Beat) -> int:
-    return beat.step
 
 
 class Watchdog:
@@ -147,28 +146,28 @@ class Watchdog:
             if self._clock() - since < _OTHER_HOST_SECONDS:
                 return
             mine = [beat for beat in together if _is_child(beat)]
-        self._report(hang)
         for beat in mine:
             with suppress(ProcessLookupError):  # it ended just now
                 os.kill(beat.pid, signal.SIGKILL)
+        if mine[0] == hang.beats[0] or mine[0] not in hang.beats:  # one host tells of it
+            self._report(hang)
 
     def _report(self, hang: Hang) -> None:
         resumes_at = newest_step(self._run_dir)
         text = f"{hang.describe()}. Killed; going on from step {resumes_at}."
         sys.stderr.write(f"warning: {text}\n")
-        record_fault(
-            self._run_dir,
-            {
-                "kind": "hang",
-                "ranks": [beat.rank for beat in hang.beats],
-                "step": hang.step,
-                "phase": hang.phase,
-                "collective": hang.collective,
-                "silent_seconds": round(hang.seconds, 1),
-                "resumes_at": resumes_at,
-                "text": text,
-            },
-        )
+        fault = {
+            "kind": "hang",
+            "ranks": [beat.rank for beat in hang.beats],
+            "step": hang.step,
+            "phase": hang.phase,
+            "collective": hang.collective,
+            "silent_seconds": round(hang.seconds, 1),
+            "resumes_at": resumes_at,
+            "text": text,
+        }
+        with suppress(StorageError):  # no room for it: the log has the line, and watching goes on
+            record_fault(self._run_dir, fault)
 
 
 def record_fault(run_dir: Path, fault: dict[str, Any]) -> None:

@@ -207,7 +207,7 @@ class DistributedSection(_Section):
     """How often the launcher replaces lost ranks before it goes on with fewer, or gives up."""
     min_ranks: int = Field(ge=1, le=64)
     """With how few ranks training goes on when lost ones cannot be replaced; without it, only with all."""
-    hang_timeout_seconds: float = Field(default=45.0, ge=5, le=3600)
+    hang_timeout_seconds: float = Field(default=40.0, ge=5, le=3600)
     """Ranks without progress for so long are killed and started again; a start, a first compiled step
     and a checkpoint may take ten times as long."""
     launcher: Literal["local", "torchrun", "ray"] = "local"

@@ -11,7 +11,7 @@ from pathlib import Path
 from recaster.core.errors import RecasterError, StorageError
 from recaster.core.files import write_json
 from recaster.distributed.elastic import FAILURE, fit_plan
-from recaster.distributed.heartbeat import note, start_heartbeat
+from recaster.distributed.heartbeat import heartbeat, note
 from recaster.distributed.network import choose_interface
 from recaster.distributed.parent_death import die_with_parent
 from recaster.distributed.watchdog import newest_step
@@ -23,7 +23,11 @@ def main() -> int:
     run_dir = Path(sys.argv[1])
     if (run_dir / FAILURE).exists():  # a restart would only end in the same deliberate error
         return 1
-    start_heartbeat(run_dir)
+    with heartbeat(run_dir):
+        return _train(run_dir)
+
+
+def _train(run_dir: Path) -> int:
     choose_interface(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
     from recaster.training.rank import train_rank
 
