@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ class Bench:
                 "last_resumed_at": result["resumed_at"],
                 "validation_loss": losses[0],
                 "single_host_validation_loss": losses[1],
+                "longest_pause_seconds": _longest_pause(run_dir),
                 "told": [fault["text"] for fault in read_faults(run_dir)],
                 **facts,
             }
@@ -169,10 +171,8 @@ def _other_host_comes_back(bench: Bench) -> None:
     run_dir = bench.folder / "back"
     training = start_training(run_dir, bench.torchrun_plan(), bench.hosts[0].prefix)
     bench.join(run_dir, bench.hosts[1])
-    seconds = _disturb(
-        run_dir, training, bench.hosts[1].kill_all, lambda: bench.join(run_dir, bench.hosts[1])
-    )
-    bench.row("torchrun", "second host killed, command typed again", run_dir, seconds_to_next_step=seconds)
+    _disturb(run_dir, training, bench.hosts[1].kill_all, lambda: bench.join(run_dir, bench.hosts[1]))
+    bench.row("torchrun", "second host killed, command typed again", run_dir)
 
 
 def _other_host_stays_away(bench: Bench) -> None:
@@ -180,13 +180,12 @@ def _other_host_stays_away(bench: Bench) -> None:
     plan = bench.torchrun_plan("distributed.min_ranks=1")
     training = start_training(run_dir, plan, bench.hosts[0].prefix)
     bench.join(run_dir, bench.hosts[1])
-    seconds = _disturb(run_dir, training, bench.hosts[1].kill_all)
+    _disturb(run_dir, training, bench.hosts[1].kill_all)
     bench.row(
         "torchrun",
         "second host killed for good, min_ranks 1",
         run_dir,
         fewer=True,
-        seconds_to_next_step=seconds,
     )
 
 
@@ -203,9 +202,9 @@ def _other_host_comes_late(bench: Bench) -> None:
         )
         bench.join(run_dir, bench.hosts[1])
 
-    seconds = _disturb(run_dir, training, bench.hosts[1].kill_all, until_alone)
+    _disturb(run_dir, training, bench.hosts[1].kill_all, until_alone)
     what = "second host killed, command typed again when the first had gone on alone (20 times the epochs)"
-    bench.row("torchrun", what, run_dir, fewer=True, seconds_to_next_step=seconds)
+    bench.row("torchrun", what, run_dir, fewer=True)
 
 
 def _other_host_is_cut_off(bench: Bench) -> None:
@@ -215,11 +214,11 @@ def _other_host_is_cut_off(bench: Bench) -> None:
     training = start_training(run_dir, plan, bench.hosts[0].prefix)
     bench.join(run_dir, bench.hosts[1])
     link = ["ip", "-n", bench.hosts[1].namespace, "link", "set", "eth0"]
-    seconds = _disturb(run_dir, training, lambda: subprocess.run([*link, "down"], check=True))
+    _disturb(run_dir, training, lambda: subprocess.run([*link, "down"], check=True))
     bench.hosts[1].kill_all()
     subprocess.run([*link, "up"], check=True)
     what = "second host's cable pulled for good, min_ranks 1, hang timeout 10 s"
-    bench.row("torchrun", what, run_dir, fewer=True, seconds_to_next_step=seconds)
+    bench.row("torchrun", what, run_dir, fewer=True)
 
 
 def _rank_on_other_host_hangs(bench: Bench) -> None:
@@ -231,9 +230,9 @@ def _rank_on_other_host_hangs(bench: Bench) -> None:
     def stop() -> None:
         os.kill(_beat_on(run_dir, bench.hosts[1].name).pid, signal.SIGSTOP)
 
-    seconds = _disturb(run_dir, training, stop)
+    _disturb(run_dir, training, stop)
     what = "rank on the second host stopped (SIGSTOP), hang timeout 10 s"
-    bench.row("torchrun", what, run_dir, seconds_to_next_step=seconds)
+    bench.row("torchrun", what, run_dir)
 
 
 def _first_host_is_lost(bench: Bench) -> None:
@@ -263,8 +262,8 @@ def _ray_loses_a_node(bench: Bench, address: str) -> None:
     run_dir = bench.folder / "ray"
     plan = bench.plan("distributed.launcher=ray", f"distributed.ray_address={address}")
     training = start_training(run_dir, plan, bench.hosts[0].prefix)
-    seconds = _disturb(run_dir, training, lambda: lose_node(_host_of_rank(bench, run_dir, 1)))
-    bench.row("ray", "node of rank 1 lost (kill -9 of its raylet)", run_dir, seconds_to_next_step=seconds)
+    _disturb(run_dir, training, lambda: lose_node(_host_of_rank(bench, run_dir, 1)))
+    bench.row("ray", "node of rank 1 lost (kill -9 of its raylet)", run_dir)
 
 
 def _ray_goes_on_with_fewer(bench: Bench, address: str) -> None:
@@ -274,27 +273,18 @@ def _ray_goes_on_with_fewer(bench: Bench, address: str) -> None:
         "distributed.launcher=ray", f"distributed.ray_address={address}", "distributed.min_ranks=1"
     )
     training = start_training(run_dir, plan, bench.hosts[0].prefix)
-    seconds = _disturb(run_dir, training, lambda: lose_node(_host_of_rank(bench, run_dir, 1)))
-    bench.row(
-        "ray", "another node lost, one left, min_ranks 1", run_dir, fewer=True, seconds_to_next_step=seconds
-    )
+    _disturb(run_dir, training, lambda: lose_node(_host_of_rank(bench, run_dir, 1)))
+    bench.row("ray", "another node lost, one left, min_ranks 1", run_dir, fewer=True)
 
 
 def _disturb(
     run_dir: Path, training: subprocess.Popen[str], trouble: Callable[[], object], *then: Callable[[], object]
-) -> float:
-    """Do `trouble` at step 40, then see the run to its end; seconds from there to the first new step."""
+) -> None:
+    """Do `trouble` at step 40 and what follows, then see the run to its end."""
     await_journal(run_dir, _AT, training)
-    trouble()
-    started = time.monotonic()
-    time.sleep(0.5)
-    reached = trained_steps(run_dir)[-1]
-    for act in then:
+    for act in (trouble, *then):
         act()
-    await_journal(run_dir, reached + 1, training, seconds=240)
-    seconds = time.monotonic() - started
     _await_end(training, run_dir)
-    return round(seconds, 1)
 
 
 def _await_end(training: subprocess.Popen[str], run_dir: Path) -> None:
@@ -315,6 +305,12 @@ def _host_of_rank(bench: Bench, run_dir: Path, rank: int) -> Host:
 def _last_loss(run_dir: Path) -> float:
     records = read_journal(run_dir / "journal.jsonl")
     return round([record["loss"] for record in records if record["kind"] == "validation"][-1], 6)
+
+
+def _longest_pause(run_dir: Path) -> float:
+    """Between two steps of the journal; steps that were done again count as part of it."""
+    times = [record["time"] for record in read_journal(run_dir / "journal.jsonl")]
+    return round(max(after - before for before, after in pairwise(times)), 1)
 
 
 def _sent(host: Host) -> int:

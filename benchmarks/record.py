@@ -70,3 +70,17 @@ def render_targets(result: dict[str, Any]) -> str:
         for row in result["targets"]
     ]
     return "\n".join(lines) + "\n"
+
+
+def render_rows(result: dict[str, Any], columns: list[str]) -> str:
+    """Those rows that have all `columns`, as the Markdown table that the docs show."""
+    lines = [f"| {' | '.join(name.replace('_', ' ') for name in columns)} |", "|---" * len(columns) + "|"]
+    for row in result["rows"]:
+        if all(name in row for name in columns):
+            cells = [_word(row[name]) for name in columns]
+            lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _word(value: object) -> object:
+    return {"True": "yes", "False": "no"}.get(str(value), value)
