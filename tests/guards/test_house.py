@@ -65,6 +65,19 @@ def test_measured_tables_are_made_from_results() -> None:
         assert set(result) == {"question", "command", "date", "hardware", "versions", "rows", "targets"}
 
 
+def test_row_tables_are_made_from_results() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from record import render_rows
+
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    for page in pages:
+        for name, columns, table in re.findall(
+            r"<!-- rows: (\S+) (.+?) -->\n(.*?)<!-- end -->", page.read_text(), re.DOTALL
+        ):
+            result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+            assert table == render_rows(result, columns.split()), page
+
+
 def test_faults_page_names_real_tests() -> None:
     page = (ROOT / "docs" / "faults.md").read_text()
     for path, name in re.findall(r"`((?:faults|e2e|unit|integration)/\w+\.py)(?:::(\w+))?`", page):

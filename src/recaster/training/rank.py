@@ -19,6 +19,7 @@ from recaster.core.files import read_json, write_json
 from recaster.core.hashing import hash_file
 from recaster.core.seeds import derive_seed
 from recaster.distributed.communication.protocol import Communication
+from recaster.distributed.heartbeat import note
 from recaster.distributed.mesh import Mesh, join_mesh
 from recaster.distributed.strategies.build import build_communication, build_strategy, mesh_shape
 from recaster.training.averaging import WeightAverage
@@ -198,6 +199,7 @@ class Run:
             seed=train["seed"],
         )
         every, save_every = train["record_every_steps"], train["checkpoint_every_steps"]
+        note(step=state.step, phase="compile" if train["compile"] else "step")
         gc.collect()
         gc.freeze()  # what is here stays: later collections need not look at it again
         with closing(loop) as reports:
@@ -224,6 +226,7 @@ class Run:
         """Validate when it is due; return whether training is over."""
         train, last = self.train_section, report.step == self.steps
         if last or (report.epoch + 1) % train["validate_every_epochs"] == 0:
+            note(step=report.step, phase="validate")
             with self.average.in_place() if self.average else nullcontext():
                 measured = measure_validation(
                     self.strategy,
@@ -254,6 +257,7 @@ class Run:
         return int(find_best(self.validations, metric)["step"]) if metric and self.validations else 0
 
     def _save(self, saved: Saved, step: int) -> None:
+        note(step=step, phase="save")
         best = {self._best()}
         self.saver.save(saved, step=step, memory=self.strategy.communication.memory(), also_keep=lambda: best)
 
