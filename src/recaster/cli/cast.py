@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from recaster.cli.services import answers, ensure_prefect
 from recaster.core.errors import RecasterError
@@ -22,6 +23,45 @@ def run_cast(cast: Cast, *, wait_seconds: float, reporter: Reporter) -> dict[str
     """
     from recaster import pipeline
 
+    def flow() -> Callable[..., dict[str, Any]]:
+        from flows.recast import recast
+
+        return recast
+
+    return _run_flow(cast, flow, pipeline.run, wait_seconds=wait_seconds, reporter=reporter)
+
+
+def run_search(cast: Cast, *, wait_seconds: float, reporter: Reporter) -> dict[str, Any]:
+    """Run the search's flow in this process and return the summary.
+
+    Raises:
+        RecasterError: raised by a step.
+        ServiceError: Prefect or MLflow does not answer before the search begins.
+    """
+    from recaster import pipeline
+
+    def flow() -> Callable[..., dict[str, Any]]:
+        from flows.search_hyperparameters import search_hyperparameters
+
+        return search_hyperparameters
+
+    return _run_flow(cast, flow, pipeline.search, wait_seconds=wait_seconds, reporter=reporter)
+
+
+class _Summary(Protocol):
+    def to_json(self) -> dict[str, Any]: ...
+
+
+def _run_flow(
+    cast: Cast,
+    import_flow: Callable[[], Callable[..., dict[str, Any]]],
+    run_without: Callable[[Cast, Reporter], _Summary],
+    *,
+    wait_seconds: float,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    from recaster import pipeline
+
     ensure_home(cast.settings)
     with pipeline.hold_model(cast, wait_seconds=wait_seconds, on_wait=reporter.say):
         pipeline.check_services(cast)
@@ -32,10 +72,8 @@ def run_cast(cast: Cast, *, wait_seconds: float, reporter: Reporter) -> dict[str
     import httpx
     from prefect.exceptions import PrefectException
 
-    from flows.recast import recast
-
     try:
-        result: dict[str, Any] = recast(str(cast.path), list(cast.overrides), wait_seconds)
+        result = import_flow()(str(cast.path), list(cast.overrides), wait_seconds)
     except RecasterError:
         raise
     except (httpx.HTTPError, PrefectException, OSError, RuntimeError) as error:
@@ -43,7 +81,7 @@ def run_cast(cast: Cast, *, wait_seconds: float, reporter: Reporter) -> dict[str
             raise  # not Prefect's trouble
         reporter.say(f"Prefect stopped answering at {api_url} ({type(error).__name__}); going on without it")
         with pipeline.hold_model(cast, wait_seconds=wait_seconds, on_wait=reporter.say):
-            result = pipeline.run(cast, reporter).to_json()
+            result = run_without(cast, reporter).to_json()
     return result
 
 

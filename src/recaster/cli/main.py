@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 RecipePath = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="override one value, as section.key=value")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="fail when another cast holds the model")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
 _WAIT_SECONDS = 24 * 3600.0
 _INTERRUPTED = 130
@@ -128,9 +129,7 @@ def check(recipe: RecipePath, overrides: Set = None, as_json: Json = False) -> N
 def run(
     recipe: RecipePath,
     overrides: Set = None,
-    no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="fail when another cast holds the model")
-    ] = False,
+    no_wait: NoWait = False,
     as_json: Json = False,
 ) -> int:
     """Run a whole cast: from raw data to a champion, or a reason why not."""
@@ -148,6 +147,36 @@ def run(
         summary = run_cast(cast, wait_seconds=0.0 if no_wait else _WAIT_SECONDS, reporter=TerminalReporter())
     _emit(summary, as_json=as_json, text=show_summary(summary, recipe))
     return 0 if summary["accepted"] else 4
+
+
+@app.command()
+def search(
+    recipe: RecipePath,
+    overrides: Set = None,
+    no_wait: NoWait = False,
+    write: Annotated[bool, typer.Option("--write", help="put the best values into the recipe")] = False,
+    as_json: Json = False,
+) -> None:
+    """Search hyper-parameters as the recipe's section search says."""
+    from recaster import pipeline
+    from recaster.cli.show import show_search
+    from tasks.show_progress import TerminalReporter
+
+    cast = _open(recipe, overrides)
+    if finished := pipeline.find_search(cast):
+        _say("Nothing changed; nothing to do.")
+        summary = finished.to_json()
+    else:
+        from recaster.cli.cast import run_search
+
+        wait_seconds = 0.0 if no_wait else _WAIT_SECONDS
+        summary = run_search(cast, wait_seconds=wait_seconds, reporter=TerminalReporter())
+    if write:
+        from recaster.recipe.load import write_values
+
+        write_values(recipe, summary["best"]["values"])
+    text = show_search(summary, recipe, overrides or [], written=write)
+    _emit({**summary, "written": write}, as_json=as_json, text=text)
 
 
 @app.command()

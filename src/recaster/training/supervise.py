@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +30,9 @@ _FORWARD_SECONDS = 2.0
 _STOP_SECONDS = 10
 _LOG_LINES = 15
 _FULL_BYTES = 1 << 16
+RANKS_LOG = "ranks.log"
+_SPOKEN = ("warning: ", "communication: ")
+"""How lines of the ranks' log begin that people should see at once."""
 _LAUNCHERS = {
     "local": "recaster.distributed.launch",
     "torchrun": "recaster.distributed.launch",
@@ -43,8 +47,18 @@ class Forwarder(Protocol):
         """Send what is new up to `durable_step`; never raise for a server's trouble."""
 
 
-def train(run_dir: Path, plan: dict[str, Any], *, reporter: Reporter, forwarder: Forwarder) -> dict[str, Any]:
+def train(
+    run_dir: Path,
+    plan: dict[str, Any],
+    *,
+    reporter: Reporter,
+    forwarder: Forwarder,
+    watch: Callable[[], None] | None = None,
+) -> dict[str, Any]:
     """Train in `run_dir` as `plan` says, going on from its newest checkpoint; return the result.
+
+    Args:
+        watch: called several times a second while the ranks run; what it raises ends them, and is raised.
 
     Raises:
         DivergedError, CheckpointError: raised by a rank.
@@ -53,7 +67,7 @@ def train(run_dir: Path, plan: dict[str, Any], *, reporter: Reporter, forwarder:
     write_json(run_dir / "plan.json", plan)
     (run_dir / FAILURE).unlink(missing_ok=True)
     if not (run_dir / "result.json").exists():
-        log = run_dir / "ranks.log"
+        log = run_dir / RANKS_LOG
         _invite_hosts(run_dir, plan["distributed"], reporter)
         with log.open("ab") as output:
             launcher = subprocess.Popen(
@@ -64,11 +78,10 @@ def train(run_dir: Path, plan: dict[str, Any], *, reporter: Reporter, forwarder:
                 start_new_session=True,
             )
             try:
-                _follow(launcher, run_dir, reporter, forwarder)
+                _follow(launcher, run_dir, reporter, forwarder, watch)
             finally:
                 _stop(launcher)
         _raise_failure(run_dir, log, launcher.returncode)
-    _report_damage(run_dir / "ranks.log", reporter)
     shutil.rmtree(run_dir / HEARTBEATS, ignore_errors=True)
     result: dict[str, Any] = read_json(run_dir / "result.json")
     return result
@@ -88,16 +101,22 @@ def _invite_hosts(run_dir: Path, section: dict[str, Any], reporter: Reporter) ->
 
 
 def _follow(
-    launcher: subprocess.Popen[bytes], run_dir: Path, reporter: Reporter, forwarder: Forwarder
+    launcher: subprocess.Popen[bytes],
+    run_dir: Path,
+    reporter: Reporter,
+    forwarder: Forwarder,
+    watch: Callable[[], None] | None,
 ) -> None:
     journal, shown, forwarded, size = run_dir / JOURNAL, 0, 0.0, -1
-    faults = _FaultReader(run_dir / FAULTS)
+    teller = _Teller(run_dir, reporter)
     # A thread of its own: a tracking server that hangs must not hold up the progress or an interrupt.
     with ThreadPoolExecutor(1, thread_name_prefix="journal") as sender:
         sending: Future[None] | None = None
         while launcher.poll() is None:
             time.sleep(_POLL_SECONDS)
-            faults.tell(reporter)
+            teller.tell()
+            if watch:
+                watch()
             present = journal.stat().st_size if journal.exists() else -1
             if present == size:
                 continue
@@ -109,24 +128,38 @@ def _follow(
             if time.monotonic() - forwarded > _FORWARD_SECONDS and (sending is None or sending.done()):
                 sending = sender.submit(forwarder.forward, newest_step(run_dir))
                 forwarded = time.monotonic()
-    faults.tell(reporter)
+    teller.tell()
 
 
-class _FaultReader:
-    """Tells people of each fault once, from where the list ended when this run began."""
+class _Teller:
+    """Passes on to people what ranks and launcher write for them, from where the files end now."""
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._told = path, len(self._lines(path))
+    def __init__(self, run_dir: Path, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._ends = {path: _size(path) for path in (run_dir / FAULTS, run_dir / RANKS_LOG)}
 
-    def tell(self, reporter: Reporter) -> None:
-        lines = self._lines(self._path)
-        for line in lines[self._told :]:
-            reporter.say(f"warning: {json.loads(line)['text']}")
-        self._told = len(lines)
+    def tell(self) -> None:
+        """Say what is new; several ranks often say the same."""
+        for path, end in self._ends.items():
+            if _size(path) > end:
+                with path.open("rb") as file:
+                    file.seek(end)
+                    fresh = file.read().rpartition(b"\n")[0]
+                self._ends[path] = end + len(fresh) + 1 if fresh else end
+                lines = fresh.decode(errors="replace").splitlines()
+                for line in dict.fromkeys(_for_people(line, path.name) for line in lines):
+                    if line:
+                        self._reporter.say(line)
 
-    @staticmethod
-    def _lines(path: Path) -> list[bytes]:
-        return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _for_people(line: str, file: str) -> str:
+    if file == FAULTS:
+        return f"warning: {json.loads(line)['text']}"
+    return line if line.startswith(_SPOKEN) else ""
 
 
 def _to_progress(record: dict[str, Any]) -> Progress:
@@ -166,10 +199,3 @@ def _raise_failure(run_dir: Path, log: Path, code: int) -> None:
             value=f"exit code {code}\n" + "\n".join(tail),
             repair="read the log; the same command goes on from the newest checkpoint",
         )
-
-
-def _report_damage(log: Path, reporter: Reporter) -> None:
-    if log.exists():
-        for line in dict.fromkeys(log.read_text(errors="replace").splitlines()):
-            if line.startswith("warning: checkpoint"):
-                reporter.say(line)
