@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def run_cast(cast: Cast, *, wait_seconds: float, reporter: Reporter) -> dict[str
     api_url = ensure_prefect(cast.settings)
     os.environ["PREFECT_API_URL"] = api_url
     os.environ.setdefault("PREFECT_HOME", str(cast.settings.home / "prefect"))
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    _keep_terminal_clean()
     import httpx
     from prefect.exceptions import PrefectException
 
@@ -45,6 +46,13 @@ def run_cast(cast: Cast, *, wait_seconds: float, reporter: Reporter) -> dict[str
         with pipeline.hold_model(cast, wait_seconds=wait_seconds, on_wait=reporter.say):
             result = pipeline.run(cast, reporter).to_json()
     return result
+
+
+def _keep_terminal_clean() -> None:
+    """Let Prefect's log lines go to the run's page alone; the terminal has the cast's own."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    # A server that is gone takes no lines: the cast says so once, and not for each batch that is lost.
+    logging.raiseExceptions = False
 
 
 def schedule_cast(cast: Cast) -> dict[str, str]:
