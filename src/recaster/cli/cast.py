@@ -77,7 +77,6 @@ def schedule_cast(cast: Cast) -> dict[str, str]:
     from recaster.cli.services import POOL, ensure_worker
 
     ensure_worker(cast.settings, os.environ["PREFECT_API_URL"])
-    ensure_pool()
     recipe = cast.path.resolve()
     deployment = RunnerDeployment(
         name=cast.recipe.name,
@@ -90,18 +89,3 @@ def schedule_cast(cast: Cast) -> dict[str, str]:
     )
     identity = deployment.apply()
     return {"deployment": f"recast/{cast.recipe.name}", "id": str(identity), "cron": plan.cron}
-
-
-def ensure_pool() -> None:
-    """Make the process work pool if the server lacks it."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import WorkPoolCreate
-    from prefect.exceptions import ObjectAlreadyExists
-
-    from recaster.cli.services import POOL
-
-    with get_client(sync_client=True) as client:
-        try:
-            client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-        except ObjectAlreadyExists:
-            return
