@@ -67,6 +67,7 @@ def register(  # noqa: PLR0917 - one reference from each step
                 evaluation.path / "metrics.json",
                 validation.path / "report.md",
             ],
+            description=_describe(evaluation),
         )
         version = register_version(
             client,
@@ -134,7 +135,8 @@ def promote(cast: Cast, registered: StepResult, prepared: StepResult, evaluation
             reason = "; ".join(verdict.reasons)
             versions.promote_version(client, recipe.name, version, over=champion or "", reason=reason)
         else:
-            versions.mark_challenger(client, recipe.name, version)
+            reason = "; ".join(verdict.reasons)
+            versions.mark_challenger(client, recipe.name, version, reason=reason)
         return {**facts, "accepted": verdict.accepted, "reasons": verdict.reasons}
 
     if champion == version and (done := _find_promotion(cast, version)):
