@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 TORCH := $(shell grep '^torch==' constraints.txt)
 .DEFAULT_GOAL := help
-.PHONY: help run test check format ui up down clean bench-overhead contract-table kill-campaign bench-launchers
+.PHONY: help run test check format reference ui up down clean bench-overhead contract-table kill-campaign bench-launchers
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -31,6 +31,9 @@ check: $(VENV)/.installed ## lint, format, types, import layers, spelling
 format: $(VENV)/.installed ## format and repair what can be repaired
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
+
+reference: $(VENV)/.installed ## write docs/reference from --help and the schema
+	$(PY) docs/reference/generate.py
 
 ui up down: $(VENV)/.installed ## pages; server and worker; stop them
 	$(PY) -m recaster.cli $@

@@ -40,8 +40,11 @@ class ImageShape(_Section):
     """What every picture of the data set must look like."""
 
     height: int = Field(ge=4, le=4096)
+    """Pixels."""
     width: int = Field(ge=4, le=4096)
+    """Pixels."""
     channels: Literal[1, 3]
+    """1: grey; 3: red, green, blue."""
     minimum: float
     """Smallest legal pixel value."""
     maximum: float
@@ -60,9 +63,11 @@ class DataSection(_Section):
     source: str = Field(min_length=1)
     """`builtin:digits`, or a JSON lines file, a CSV file or an image folder, relative to the project."""
     licence: str = Field(min_length=1)
+    """Of the data; it stands on the model's card."""
     labels: list[str] = Field(min_length=2)
     """Every legal label, in the order of the model's outputs."""
     image: ImageShape
+    """What every picture must look like; another shape is a broken record."""
 
     @model_validator(mode="after")
     def _distinct(self) -> DataSection:
@@ -75,7 +80,9 @@ class ContractSection(_Section):
     """When a data set is refused; below these bounds, bad rows go to quarantine."""
 
     max_quarantined_fraction: float = Field(default=0.01, ge=0, le=1)
+    """Share of records that may break the contract; above it the data set is refused."""
     min_rows: int = Field(default=100, ge=1)
+    """Good records of the whole set."""
     min_rows_per_label: int = Field(default=10, ge=1)
     """Fewer would leave a split without the label."""
 
@@ -84,8 +91,11 @@ class SplitSection(_Section):
     """How records are divided; duplicates of one picture always stay on one side."""
 
     seed: Seed
+    """Another seed divides the records otherwise."""
     validation: Fraction
+    """Share of the good records that training is watched on."""
     test: Fraction
+    """Share of the good records that are held out for the evaluation and the gate."""
     near_duplicate_distance: float = Field(default=0.06, ge=0, le=1)
     """Root mean square pixel difference (fraction of the range) under which two pictures are one."""
 
@@ -100,10 +110,13 @@ class ModelSection(_Section):
     """Where the weights start."""
 
     base: Literal["scratch:small-cnn"]
+    """`scratch:` begins with fresh weights of that architecture."""
     width: int = Field(default=32, ge=4, le=512, multiple_of=4)
     """Channels of the first convolution; the second has twice as many."""
     activation: Literal["relu", "gelu", "silu", "elu", "leaky-relu", "mish"] = "relu"
+    """What follows each convolution."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
+    """Share of the last layer's inputs that are left out in each training pass."""
 
 
 _OPTIMIZER_OPTIONS: dict[str, frozenset[str]] = {
@@ -311,7 +324,9 @@ class DistributedSection(_Section):
     """The processes that train together."""
 
     strategy: Literal["single", "ddp", "fsdp", "tensor", "pipeline"]
+    """How the model and its batches are divided over the ranks."""
     ranks: int = Field(ge=1, le=64)
+    """Processes that train together."""
     mesh: MeshSection = MeshSection()
     """Without it all ranks are the strategy's own dimension: copies, shards, parts of layers or stages."""
     bucket_mib: int = Field(default=25, ge=1, le=4096)
@@ -511,18 +526,24 @@ class EvaluateSection(_Section):
     """Metrics on the held-out split."""
 
     seed: Seed = 0
+    """Of the resampling."""
     bootstrap_samples: int = Field(default=1000, ge=100)
+    """Resamplings of the held-out records for each interval (accuracy has Wilson's instead)."""
     confidence: Fraction = 0.95
     """Coverage of each interval."""
     calibration_bins: int = Field(default=15, ge=2)
+    """Equal widths of confidence over which the calibration error is summed."""
 
 
 class Bar(_Section):
     """A bound that a metric's point estimate must keep."""
 
     metric: Metric
+    """One of those below."""
     min: float | None = None
+    """The least that is good enough, in the metric's unit."""
     max: float | None = None
+    """The most that is good enough."""
 
     @model_validator(mode="after")
     def _bounded(self) -> Bar:
@@ -535,6 +556,7 @@ class Comparison(_Section):
     """How a challenger must beat the champion, on the same held-out records."""
 
     metric: Metric
+    """One of those below; its direction says what is better."""
     min_improvement: float = Field(default=0.0, ge=0)
     """The improvement must be larger than this, in the metric's unit."""
 
@@ -543,6 +565,7 @@ class GateSection(_Section):
     """When a model may become champion."""
 
     bars: list[Bar] = Field(min_length=1)
+    """All must be kept."""
     champion: Comparison
 
 
@@ -550,7 +573,9 @@ class ScheduleSection(_Section):
     """When the cast is repeated."""
 
     cron: str = Field(min_length=9)
+    """Five fields: minute, hour, day of month, month, day of week."""
     timezone: str = "UTC"
+    """In which the cron line is read, as the tz database names it."""
 
 
 class SearchParameter(_Section):
@@ -664,6 +689,7 @@ class Recipe(_Section):
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
     """The registered model's name."""
     workload: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
+    """The kind of work: a module of `recaster.workloads`, with hyphens."""
     data: DataSection
     contract: ContractSection = ContractSection()
     split: SplitSection
