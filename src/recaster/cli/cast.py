@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +69,7 @@ def _run_flow(
     api_url = ensure_prefect(cast.settings)
     os.environ["PREFECT_API_URL"] = api_url
     os.environ.setdefault("PREFECT_HOME", str(cast.settings.home / "prefect"))
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    _keep_terminal_clean()
     import httpx
     from prefect.exceptions import PrefectException
 
@@ -83,6 +84,13 @@ def _run_flow(
         with pipeline.hold_model(cast, wait_seconds=wait_seconds, on_wait=reporter.say):
             result = run_without(cast, reporter).to_json()
     return result
+
+
+def _keep_terminal_clean() -> None:
+    """Let Prefect's log lines go to the run's page alone; the terminal has the cast's own."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    # A server that is gone takes no lines: the cast says so once, and not for each batch that is lost.
+    logging.raiseExceptions = False
 
 
 def schedule_cast(cast: Cast) -> dict[str, str]:
@@ -107,7 +115,6 @@ def schedule_cast(cast: Cast) -> dict[str, str]:
     from recaster.cli.services import POOL, ensure_worker
 
     ensure_worker(cast.settings, os.environ["PREFECT_API_URL"])
-    ensure_pool()
     recipe = cast.path.resolve()
     deployment = RunnerDeployment(
         name=cast.recipe.name,
@@ -120,18 +127,3 @@ def schedule_cast(cast: Cast) -> dict[str, str]:
     )
     identity = deployment.apply()
     return {"deployment": f"recast/{cast.recipe.name}", "id": str(identity), "cron": plan.cron}
-
-
-def ensure_pool() -> None:
-    """Make the process work pool if the server lacks it."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import WorkPoolCreate
-    from prefect.exceptions import ObjectAlreadyExists
-
-    from recaster.cli.services import POOL
-
-    with get_client(sync_client=True) as client:
-        try:
-            client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-        except ObjectAlreadyExists:
-            return

@@ -17,11 +17,7 @@ def show_summary(summary: dict[str, Any], recipe: Path) -> str:
         f"  champion   version {summary['champion'] or 'none'}",
         f"  data       version {summary['data_version'][:12]}",
         "",
-        f"  {'held-out metric':<26}{'value':>9}{'interval':>20}",
-        *(
-            f"  {metric:<26}{entry['value']:>9.4f}{entry['low']:>11.4f} … {entry['high']:.4f}"
-            for metric, entry in summary["metrics"].items()
-        ),
+        *_metric_lines(summary["metrics"]),
         "",
         f"  {'step':<26}{'seconds':>9}",
         *(
@@ -57,6 +53,27 @@ def show_search(summary: dict[str, Any], recipe: Path, overrides: list[str], *, 
     if not written:
         lines.append("        the same command with --write puts the values into the recipe")
     return "\n".join([*lines, "        recaster ui                              see the trials in MLflow"])
+
+
+def _metric_lines(metrics: dict[str, dict[str, float]]) -> list[str]:
+    return [
+        f"  {'held-out metric':<26}{'value':>9}{'interval':>20}",
+        *(
+            f"  {metric:<26}{entry['value']:>9.4f}{entry['low']:>11.4f} … {entry['high']:.4f}"
+            for metric, entry in metrics.items()
+        ),
+    ]
+
+
+def show_step(facts: dict[str, Any]) -> str:
+    """One step's end: what it found out, a line a fact; metrics as a table."""
+    found = "  found finished" if facts["reused"] else ""
+    lines = ["", f"  {facts['step']:<26}{facts['ref']}{found}"]
+    rest = {name: value for name, value in facts.items() if name not in {"step", "ref", "reused", "metrics"}}
+    lines += [f"  {name:<26}{value}" for name, value in rest.items()]
+    if "metrics" in facts:
+        lines += ["", *_metric_lines(facts["metrics"])]
+    return "\n".join(lines)
 
 
 def show_history(casts: list[dict[str, Any]]) -> str:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
-from math import isfinite
+from math import ceil, isfinite
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -114,7 +114,9 @@ class _Search:
         self.run_trial, self.section = run_trial, search_section(cast)
         self.name = search_fingerprint(cast, prepared)
         self.client: MlflowClient = open_tracking(cast.settings)
-        self.study = Study(search_folder(cast), self.name, self.section, most_validations=_most_epochs(cast))
+        self.study = Study(
+            search_folder(cast), self.name, self.section, most_validations=_most_validations(cast)
+        )
         self.events: SimpleQueue[_Event] = SimpleQueue()
         self.stops: dict[int, threading.Event] = {}
         self.numbers: dict[Future[TrialOutcome], int] = {}
@@ -334,13 +336,12 @@ def _write_files(folder: Path, summary: SearchSummary, trials: list[Trial]) -> l
     return [history, table, plot, shares]
 
 
-def _most_epochs(cast: Cast) -> int:
+def _most_validations(cast: Cast) -> int:
     """Validations of the longest trial, the scale of hyperband."""
-    parameter = search_section(cast).parameters.get("train.epochs")
-    if parameter is None:
-        return cast.recipe.train.epochs
-    values: list[Any] = [parameter.high, *(parameter.choices or [])]
-    return max(int(value) for value in values if value is not None)
+    train, parameter = cast.recipe.train, search_section(cast).parameters.get("train.epochs")
+    values: list[Any] = [parameter.high, *(parameter.choices or [])] if parameter else [train.epochs]
+    epochs = max(int(value) for value in values if value is not None)
+    return ceil(epochs / train.validate_every_epochs)
 
 
 def _no_trial(cast: Cast, trials: list[Trial]) -> SearchError:

@@ -45,6 +45,11 @@ class CastSummary:
         """The summary as plain values."""
         return asdict(self)
 
+    def to_sentence(self) -> str:
+        """The verdict and why, in one line."""
+        verdict = "promoted" if self.accepted else "refused"
+        return f"{self.name} version {self.model_version} {verdict}: {'; '.join(self.reasons)}"
+
     def to_markdown(self) -> str:
         """The summary for a page."""
         rows = [

@@ -284,9 +284,15 @@ def _ensure_experiment(client: MlflowClient, settings: Settings, name: str) -> s
 
 
 def log_results(
-    client: MlflowClient, run_id: str, *, uri: str, metrics: Mapping[str, float], files: Iterable[Path]
+    client: MlflowClient,
+    run_id: str,
+    *,
+    uri: str,
+    metrics: Mapping[str, float],
+    files: Iterable[Path],
+    description: str,
 ) -> None:
-    """Log held-out metrics (as `test/…`) and files into the run."""
+    """Log held-out metrics (as `test/…`), files and what the run's page begins with."""
     from mlflow.entities import Metric
 
     with service_errors(uri):
@@ -296,6 +302,7 @@ def log_results(
             f"test/{name}": value for name, value in metrics.items() if present.get(f"test/{name}") != value
         }
         client.log_batch(run_id, metrics=[Metric(name, value, moment, 0) for name, value in fresh.items()])
+        client.set_tag(run_id, "mlflow.note.content", description)
         for file in files:
             client.log_artifact(run_id, str(file), "evaluation")
 

@@ -1,23 +1,36 @@
-"""`python -m recaster.training RUN_DIR`: one rank, started by the launcher."""
+"""`python -m recaster.training RUN_DIR`: one rank, started by a launcher (`torchrun` will do)."""
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 from recaster.core.errors import RecasterError, StorageError
 from recaster.core.files import write_json
+from recaster.distributed.elastic import FAILURE, fit_plan
+from recaster.distributed.heartbeat import heartbeat
+from recaster.distributed.network import choose_interface
 from recaster.distributed.parent_death import die_with_parent
 
 
 def main() -> int:
     """Train one rank; leave a deliberate error where the parent reads it."""
     die_with_parent()
+    run_dir = Path(sys.argv[1])
+    if (run_dir / FAILURE).exists():  # a restart would only end in the same deliberate error
+        return 1
+    with heartbeat(run_dir):
+        return _train(run_dir)
+
+
+def _train(run_dir: Path) -> int:
+    choose_interface(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
     from recaster.training.rank import train_rank
 
-    run_dir = Path(sys.argv[1])
     try:
+        fit_plan(run_dir, ranks=int(os.environ["WORLD_SIZE"]))
         train_rank(run_dir)
     except RecasterError as error:
         failure = {
@@ -28,7 +41,7 @@ def main() -> int:
             "repair": error.repair,
         }
         with suppress(StorageError):  # no room for it: the parent sees that for itself
-            write_json(run_dir / "failure.json", failure)
+            write_json(run_dir / FAILURE, failure)
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
