@@ -89,7 +89,6 @@ def _find_key_misfit(key: str, parameter: SearchParameter, search: SearchSection
     known = searchable_keys()
     if key not in known:
         return _unknown(key, known)
-    kinds = _kinds(key)
     if key in _SCALES and search.metric == "validation_loss":
         return Misfit(
             key=key,
@@ -97,9 +96,11 @@ def _find_key_misfit(key: str, parameter: SearchParameter, search: SearchSection
             value=key,
             repair="use metric: validation_accuracy",
         )
-    if parameter.choices is not None:
-        return None
-    if not kinds & {int, float}:
+    return None if parameter.choices is not None else _find_range_misfit(key, parameter, search)
+
+
+def _find_range_misfit(key: str, parameter: SearchParameter, search: SearchSection) -> Misfit | None:
+    if not _kinds(key) & {int, float}:
         return Misfit(
             key=key, what="This key takes no numbers.", value=None, repair="give choices in place of a range"
         )
