@@ -13,9 +13,9 @@ from prefect.artifacts import create_markdown_artifact
 
 from recaster import pipeline
 from recaster.core.settings import quiet_dependencies
+from tasks.log_progress import PrefectReporter
 from tasks.prepare_data import prepare_data
 from tasks.search_trial import search_trial
-from tasks.show_progress import PrefectReporter
 from tasks.snapshot_data import snapshot_data
 from tasks.validate_data import validate_data
 

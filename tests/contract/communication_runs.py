@@ -27,7 +27,8 @@ from recaster.distributed.gradients import clip_gradients
 from recaster.distributed.mesh import Mesh, build_mesh
 from recaster.distributed.strategies.build import build_communication, build_strategy, mesh_shape
 from recaster.distributed.strategies.protocol import Strategy
-from recaster.recipe.schema import CommunicationSection, DistributedSection
+from recaster.recipe.communication import CommunicationSection
+from recaster.recipe.distributed import DistributedSection
 from recaster.training.micro_batches import cut_batch
 from recaster.training.sampler import Sampler
 from tests.contract.strategy_runs import BATCH, SAMPLES, Rows, Task, build_model
