@@ -210,6 +210,18 @@ class Recipe(Section):
                 f"communication {scheme} belongs to strategy ddp, not {strategy}; remove communication, or "
                 "set distributed.strategy to ddp"
             )
+        stale = self.communication.parameter_server.staleness is not None
+        drifts = scheme in ("powersgd", "topk", "local-sgd", "diloco", "auto") or stale
+        if self.train.precision == "fp16" and drifts:
+            raise ValueError(
+                f"communication {scheme} keeps what fp16's changing scale and skipped steps would spoil; set "
+                "train.precision to bf16"
+            )
+        if stale and (optimizer := self.train.optimizer.name) in ("muon", "adafactor"):
+            raise ValueError(
+                f"train.optimizer {optimizer} cannot update a share of the weights apart from the rest; use "
+                "adamw or sgd, or remove communication.parameter_server.staleness"
+            )
         return self
 
     @model_validator(mode="after")
