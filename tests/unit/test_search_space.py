@@ -57,7 +57,7 @@ def test_an_unknown_key_names_line_and_nearest(recipe_path: Path) -> None:
 @pytest.mark.parametrize(
     ("parameters", "told"),
     [
-        ("{split.seed: {low: 1, high: 3}}", "use keys of model, train, distributed"),
+        ("{split.seed: {low: 1, high: 3}}", "use keys of model, train, distributed, communication"),
         ("{train.optimizer: {low: 1, high: 3}}", "did you mean 'train.optimizer.name'"),
         ("{model.width: {low: 8, high: 64}}", "multiple of 4"),
         ("{model.width: {low: 8, high: 66, step: 4}}", "use 64"),
@@ -72,6 +72,7 @@ def test_an_unknown_key_names_line_and_nearest(recipe_path: Path) -> None:
         ("{train.optimizer.name: {choices: [adamw, sdg]}}", "'sdg'"),
         ("{train.optimizer.name: {choices: [sgd, sgd]}}", "choices repeat"),
         ("{train.optimizer.name: {low: 1, high: 2}}", "give choices"),
+        ("{train.loss.name: {choices: [cross-entropy, brier]}}", "cannot be compared"),
         ("{}", "search.parameters"),
     ],
 )

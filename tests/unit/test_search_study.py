@@ -13,7 +13,7 @@ from recaster.search.study import Study
 
 _PARAMETERS = {
     "train.optimizer.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
-    "train.label_smoothing": {"low": 0.0, "high": 0.3},
+    "model.dropout": {"low": 0.0, "high": 0.3},
     "model.width": {"low": 8, "high": 16, "step": 4},
 }
 _COUNTABLE = {
@@ -134,9 +134,9 @@ def test_what_mattered(tmp_path: Path) -> None:
     section = _section(trials=20, sampler="random")
     study = _open(tmp_path, section)
     while trial := study.ask():
-        study.tell(trial.number, "complete", 10 * trial.values["train.label_smoothing"], {})
+        study.tell(trial.number, "complete", 10 * trial.values["model.dropout"], {})
     shares = study.importance()
-    assert next(iter(shares)) == "train.label_smoothing"
+    assert next(iter(shares)) == "model.dropout"
     assert sum(shares.values()) == pytest.approx(1.0, abs=1e-3)
     plot_importance(shares, section.metric, tmp_path / "importance.png")
     plot_history(study.trials(), section.metric, lower_is_better=True, path=tmp_path / "history.png")

@@ -12,12 +12,12 @@ from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
-from math import isfinite
+from math import ceil, isfinite
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from recaster.core.errors import SearchError, StoppedError
+from recaster.core.errors import RecasterError, RecipeError, SearchError, StoppedError
 from recaster.core.files import write_bytes, write_json
 from recaster.core.hashing import hash_value
 from recaster.core.progress import Reporter
@@ -114,7 +114,9 @@ class _Search:
         self.run_trial, self.section = run_trial, search_section(cast)
         self.name = search_fingerprint(cast, prepared)
         self.client: MlflowClient = open_tracking(cast.settings)
-        self.study = Study(search_folder(cast), self.name, self.section, most_validations=_most_epochs(cast))
+        self.study = Study(
+            search_folder(cast), self.name, self.section, most_validations=_most_validations(cast)
+        )
         self.events: SimpleQueue[_Event] = SimpleQueue()
         self.stops: dict[int, threading.Event] = {}
         self.numbers: dict[Future[TrialOutcome], int] = {}
@@ -162,6 +164,7 @@ class _Search:
         return self.study.ask()
 
     def _start(self, pool: ThreadPoolExecutor, trial: Trial) -> None:
+        self._check_recipe()
         number, overrides = trial.number, make_overrides(trial.values)
         self.stops[number] = threading.Event()
         job = TrialJob(
@@ -180,6 +183,16 @@ class _Search:
         future = pool.submit(copy_context().run, self.run_trial, job)
         self.numbers[future] = number
         future.add_done_callback(self.events.put)
+
+    def _check_recipe(self) -> None:
+        """Trials read the recipe file: one that was edited meanwhile would mix two searches."""
+        present = open_cast(self.cast.path, self.cast.overrides)
+        if present.recipe.search is None or search_fingerprint(present, self.prepared) != self.name:
+            raise RecipeError(
+                "The recipe changed while its search ran.",
+                where=str(self.cast.path),
+                repair="the same command searches as the recipe is now; put it back to go on as before",
+            )
 
     def _handle(self, event: _Event) -> None:
         if isinstance(event, Validation):
@@ -235,7 +248,6 @@ class _Search:
 
     def _tag_trial(self, trial: Trial, state: str, reason: str) -> str:
         """Tag the trial's own run; empty when its values made no recipe, and so no run."""
-        from recaster.core.errors import RecipeError
         from recaster.tracking.runs import find_run, tag_run
 
         try:
@@ -270,7 +282,6 @@ class _Search:
 
     def _leave(self, status: str) -> None:
         """End the parent run of a search that was cut short; the first trouble is the one to report."""
-        from recaster.core.errors import RecasterError
         from recaster.tracking.runs import service_errors
 
         uri = self.cast.settings.tracking_uri
@@ -325,13 +336,12 @@ def _write_files(folder: Path, summary: SearchSummary, trials: list[Trial]) -> l
     return [history, table, plot, shares]
 
 
-def _most_epochs(cast: Cast) -> int:
+def _most_validations(cast: Cast) -> int:
     """Validations of the longest trial, the scale of hyperband."""
-    parameter = search_section(cast).parameters.get("train.epochs")
-    if parameter is None:
-        return cast.recipe.train.epochs
-    values: list[Any] = [parameter.high, *(parameter.choices or [])]
-    return max(int(value) for value in values if value is not None)
+    train, parameter = cast.recipe.train, search_section(cast).parameters.get("train.epochs")
+    values: list[Any] = [parameter.high, *(parameter.choices or [])] if parameter else [train.epochs]
+    epochs = max(int(value) for value in values if value is not None)
+    return ceil(epochs / train.validate_every_epochs)
 
 
 def _no_trial(cast: Cast, trials: list[Trial]) -> SearchError:

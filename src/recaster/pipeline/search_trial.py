@@ -18,6 +18,7 @@ from recaster.pipeline.open_cast import Cast, open_cast
 from recaster.recipe.search_space import to_override
 from recaster.search.study import COMPLETE, FAILED
 from recaster.training.journal import JOURNAL, read_journal
+from recaster.training.selection import find_best, should_stop
 
 STOPPED = "stopped"
 _WAIT_SECONDS = 0.2
@@ -111,7 +112,7 @@ class _JournalWatch:
     """Passes each validation of a run on, once and in order, and ends the run when it is told to."""
 
     def __init__(self, job: TrialJob, cast: Cast) -> None:
-        self._job, self._train, self._told, self._size = job, cast.recipe.train.model_dump(), 0, -1
+        self._job, self._train, self._told, self._size = job, cast.recipe.train, 0, -1
         search = job.cast.recipe.search
         self._name = "accuracy" if search and search.metric == "validation_accuracy" else "loss"
         step = fingerprint(train_inputs(cast, job.prepared))
@@ -138,9 +139,10 @@ class _JournalWatch:
         records = self._records()
         steps = next((record["steps"] for record in records if record["kind"] == "train"), 0)
         found = [record for record in records if record["kind"] == "validation"]
+        rule = self._train.early_stopping and self._train.early_stopping.model_dump()
         # A restarted rank takes records back and writes the same again: they are told by their count.
         for number, record in enumerate(found[self._told :], start=self._told + 1):
-            last = record["step"] >= steps
+            last = record["step"] >= steps or bool(rule and should_stop(found[:number], rule))
             metric = float(record[self._name])
             self._job.tell(Validation(number=self._job.number, validation=number, metric=metric, last=last))
             self._told = number
@@ -148,11 +150,8 @@ class _JournalWatch:
     def final_metric(self) -> float:
         """The metric of the weights that came out."""
         found = [record for record in self._records() if record["kind"] == "validation"]
-        # Where the recipe keeps the best weights, those were measured before the last validation.
-        if kept := self._train.get("keep_best"):
-            sign = 1 if kept == "accuracy" else -1
-            return float(max(found, key=lambda record: sign * record[kept])[self._name])
-        return float(found[-1][self._name])
+        kept = self._train.keep_best
+        return float((find_best(found, kept) if kept else found[-1])[self._name])
 
     def _records(self) -> list[dict[str, Any]]:
         path = self._journal()

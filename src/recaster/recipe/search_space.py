@@ -20,8 +20,10 @@ from pydantic import BaseModel
 from recaster.recipe.schema import Recipe
 from recaster.recipe.search import SearchParameter, SearchSection
 
-SEARCHABLE = ("model", "train", "distributed")
+SEARCHABLE = ("model", "train", "distributed", "communication")
 """The sections that training reads; all trials share one prepared data set."""
+_SCALES = ("train.loss.name", "train.loss.gamma")
+"""What the validation loss itself is made of: label smoothing is left out of it."""
 _MOST_CHECKED = 1000
 _PLAIN = re.compile(r"(?!(?:true|false|null|yes|no|on|off)$)[A-Za-z][\w./-]*", re.IGNORECASE)
 """Text that YAML reads as itself without quotes."""
@@ -88,10 +90,18 @@ def _find_key_misfit(key: str, parameter: SearchParameter, search: SearchSection
     known = searchable_keys()
     if key not in known:
         return _unknown(key, known)
-    kinds = _kinds(key)
-    if parameter.choices is not None:
-        return None
-    if not kinds & {int, float}:
+    if key in _SCALES and search.metric == "validation_loss":
+        return Misfit(
+            key=key,
+            what="Validation losses of different kinds cannot be compared.",
+            value=key,
+            repair="use metric: validation_accuracy",
+        )
+    return None if parameter.choices is not None else _find_range_misfit(key, parameter, search)
+
+
+def _find_range_misfit(key: str, parameter: SearchParameter, search: SearchSection) -> Misfit | None:
+    if not _kinds(key) & {int, float}:
         return Misfit(
             key=key, what="This key takes no numbers.", value=None, repair="give choices in place of a range"
         )
