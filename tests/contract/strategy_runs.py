@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,16 +18,20 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from recaster.distributed.mesh import build_mesh
 from recaster.distributed.strategies.build import build_strategy, mesh_shape
 from recaster.models import mlp, transformer_encoder
-from recaster.recipe.schema import DistributedSection
-from recaster.training.checkpoint import load_newest_checkpoint, read_weights, save_checkpoint
-from recaster.training.loop import LoopOptions, TrainState, train_steps
-from recaster.training.optimizer import build_optimizer
+from recaster.models.losses import build_loss
+from recaster.recipe.schema import DistributedSection, Optimizer, Schedule
+from recaster.training.checkpoint import Saved, load_newest_checkpoint, read_weights
+from recaster.training.feed import Feed
+from recaster.training.loop import TrainState, train_steps
+from recaster.training.optimizers import build_optimizers, list_layers
 from recaster.training.sampler import Sampler
+from recaster.training.saver import Saver
+from recaster.training.schedule import build_schedule
+from recaster.training.update import Update
 
 STEPS, HALF = 10, 5
 BATCH = 16
@@ -168,6 +173,8 @@ class Rows:
             self._inputs = torch.from_numpy(random.normal(size=(SAMPLES, 4, 6)).astype(np.float32))
         self._targets = self._inputs.flatten(1).double().sum(1).long() % 5
 
+    uniform = True
+
     def __len__(self) -> int:
         return SAMPLES
 
@@ -176,13 +183,6 @@ class Rows:
 
     def batch(self, rows: NDArray[np.int64], *, seed: int | None) -> tuple[Tensor, Tensor]:
         return self._inputs[rows], self._targets[rows]
-
-
-class Task:
-    """Classification into five classes."""
-
-    def loss_sum(self, logits: Tensor, targets: Tensor, *, label_smoothing: float) -> Tensor:
-        return F.cross_entropy(logits, targets, reduction="sum", label_smoothing=label_smoothing)
 
 
 def build_model(name: str) -> nn.Module:
@@ -249,37 +249,53 @@ def _run(case: Case, folder: Path, *, resume: Path | None = None) -> None:
         micro_batch_size=case.micro,
     )
     rate = 1e-3
-    optimizer = build_optimizer(
-        strategy.module, {"name": "adamw", "learning_rate": rate, "weight_decay": 0.02}
+    optimizers = build_optimizers(
+        strategy.module,
+        Optimizer(name="adamw", learning_rate=rate, weight_decay=0.02).model_dump(),
+        layers=list_layers(build_model(case.model)),
     )
+    update = Update(
+        strategy.module,
+        optimizers,
+        strategy.communication,
+        mesh,
+        precision=case.precision,
+        max_gradient_norm=MAX_NORM,
+    )
+    saved, saver = Saved(module=strategy.module, optimizers=optimizers), Saver(folder, keep=2)
     step = 0
     if resume:
         _keep_only_half(resume, folder)
-        step = load_newest_checkpoint(
-            folder, model=strategy.module, optimizer=optimizer, on_damage=_refuse_damage
-        )
+        step = load_newest_checkpoint(folder, saved, on_damage=_refuse_damage)
         assert step == HALF
+    sampler = Sampler(samples=SAMPLES, batch_size=BATCH, seed=_SEED)
+    schedule = build_schedule(
+        Schedule(name="cosine", warmup_fraction=0.1).model_dump(),
+        steps=STEPS,
+        steps_per_epoch=sampler.steps_per_epoch,
+    )
     reports = []
-    for report in train_steps(
-        TrainState(strategy=strategy, optimizer=optimizer, step=step),
-        data=Rows(case.model),
-        sampler=Sampler(samples=SAMPLES, batch_size=BATCH, seed=_SEED),
-        workload=Task(),  # type: ignore[arg-type]
-        mesh=mesh,
-        options=LoopOptions(
-            steps=STEPS,
-            learning_rate=rate,
-            schedule="cosine",
-            warmup_fraction=0.1,
-            label_smoothing=0.1,
-            max_gradient_norm=MAX_NORM,
-            micro_batch_size=case.micro,
+    with closing(saver):
+        for report in train_steps(
+            TrainState(strategy=strategy, update=update, average=None, step=step),
+            feed=Feed(
+                Rows(case.model),
+                sampler,
+                strategy,
+                mesh,
+                micro_batch_size=case.micro,
+                seed=_SEED,
+                steps=STEPS,
+            ),
+            loss_sum=build_loss({"name": "cross-entropy", "label_smoothing": 0.1}, training=True),
+            rate_at=lambda step: rate * schedule(step),
+            mesh=mesh,
             seed=_SEED,
-        ),
-    ):
-        reports.append([report.step, report.loss_sum, report.targets, report.gradient_norm])
-        if report.step in (HALF, STEPS):
-            save_checkpoint(folder, step=report.step, model=strategy.module, optimizer=optimizer, keep=2)
+        ):
+            spoken = float(report.loss_sum) if report.targets else 0.0
+            reports.append([report.step, spoken, report.targets, float(report.gradient_norm)])
+            if report.step in (HALF, STEPS):
+                saver.save(saved, step=report.step, memory={}, also_keep=list)
     (folder / f"reports-{mesh.rank}.json").write_text(json.dumps(reports))
 
 

@@ -10,6 +10,7 @@
     ├── LockHeldError            1  another cast of the same model is running (retryable)
     ├── CheckpointError          1  no usable checkpoint is left
     ├── DivergedError            1  loss or gradient became non-finite
+    ├── OutOfMemoryError         1  memory does not hold the model and one sample
     └── TrainingError            1  the training processes ended without a result
 
 A gate that says no (exit code 4) is a result, not an error.
@@ -94,6 +95,10 @@ class CheckpointError(RecasterError):
 
 class DivergedError(RecasterError):
     """Loss or gradient norm became non-finite; weights are those of the step before."""
+
+
+class OutOfMemoryError(RecasterError):
+    """Memory does not hold the model and one sample; a larger device or another strategy helps."""
 
 
 class TrainingError(RecasterError):

@@ -22,7 +22,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 DATA, SHARD, PIPE, TENSOR = "data", "shard", "pipe", "tensor"
 DIMENSIONS = (DATA, SHARD, PIPE, TENSOR)
 """From the outermost, which talks least and may span hosts, to the innermost, which talks in every layer."""
-_TIMEOUT = timedelta(seconds=60)
+GROUP_TIMEOUT = timedelta(seconds=60)
+"""How long a collective waits for a rank that does not come."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +98,7 @@ def join_mesh(*, device: str, threads: int, shape: Mapping[str, int]) -> Iterato
         torch.cuda.set_device(place)
     else:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_TIMEOUT)
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=GROUP_TIMEOUT)
     try:
         yield build_mesh(shape, device=place)
     finally:
@@ -130,7 +131,7 @@ def build_mesh(shape: Mapping[str, int], *, device: torch.device) -> Mesh:
 def _set_timeout(group: Any) -> None:
     from torch.distributed.distributed_c10d import _set_pg_timeout  # torch has no public one
 
-    _set_pg_timeout(_TIMEOUT, group)
+    _set_pg_timeout(GROUP_TIMEOUT, group)
 
 
 def sum_over_ranks(values: list[float], mesh: Mesh) -> list[float]:

@@ -10,24 +10,34 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+_ACTIVATIONS = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "elu": nn.ELU,
+    "leaky-relu": nn.LeakyReLU,
+    "mish": nn.Mish,
+}
+
 
 class SmallCnn(nn.Module):
     """Three convolutions with batch-independent normalisation and a linear head."""
 
-    def __init__(self, *, channels: int, classes: int, hidden: int, dropout: float) -> None:
+    def __init__(self, *, channels: int, classes: int, hidden: int, dropout: float, activation: str) -> None:
         super().__init__()
+        activate = _ACTIVATIONS[activation]
         # Group rather than batch normalisation: the result does not depend on how ranks share a batch.
         self.features = nn.Sequential(
             nn.Conv2d(channels, hidden, 3, padding=1),
             nn.GroupNorm(4, hidden),
-            nn.ReLU(),
+            activate(),
             nn.Conv2d(hidden, hidden, 3, padding=1),
             nn.GroupNorm(4, hidden),
-            nn.ReLU(),
+            activate(),
             nn.MaxPool2d(2),
             nn.Conv2d(hidden, 2 * hidden, 3, padding=1),
             nn.GroupNorm(4, 2 * hidden),
-            nn.ReLU(),
+            activate(),
             nn.AdaptiveMaxPool2d(2),
         )
         self.head = nn.Sequential(nn.Flatten(), nn.Dropout(dropout), nn.Linear(8 * hidden, classes))
@@ -43,7 +53,14 @@ class SmallCnn(nn.Module):
 
 
 def build_model(
-    *, channels: int, height: int, width: int, classes: int, hidden: int, dropout: float
+    *,
+    channels: int,
+    height: int,
+    width: int,
+    classes: int,
+    hidden: int,
+    dropout: float,
+    activation: str,
 ) -> nn.Module:
     """The network, with fresh weights from torch's present random state.
 
@@ -51,9 +68,12 @@ def build_model(
         height: unused by the pooled network, but part of every picture model's arguments.
         width: likewise.
         hidden: channels of the first convolution, a multiple of 4.
+        activation: what follows each convolution: relu, gelu, silu, elu, leaky-relu or mish.
     """
     if hidden % 4:
         raise ValueError(f"hidden must be a multiple of 4, not {hidden}")
     if min(height, width) < 4:
         raise ValueError(f"pictures of {height}x{width} are smaller than 4x4")
-    return SmallCnn(channels=channels, classes=classes, hidden=hidden, dropout=dropout).to(torch.float32)
+    return SmallCnn(
+        channels=channels, classes=classes, hidden=hidden, dropout=dropout, activation=activation
+    ).to(torch.float32)

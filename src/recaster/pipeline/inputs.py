@@ -78,6 +78,7 @@ def train_inputs(cast: Cast, prepared: StepResult) -> dict[str, Any]:
         "model": recipe.model.model_dump(),
         "train": recipe.train.model_dump(),
         "distributed": recipe.distributed.of_the_result(),
+        "communication": recipe.communication.model_dump(),
         "store": cast.settings.tracking_uri,
         "code": code_of("train"),
     }
@@ -123,6 +124,7 @@ def training_plan(cast: Cast, prepared: StepResult) -> dict[str, Any]:
         "model_arguments": cast.workload.model_arguments(recipe),
         "train": recipe.train.model_dump(),
         "distributed": recipe.distributed.model_dump(),
+        "communication": recipe.communication.model_dump(),
     }
 
 

@@ -101,26 +101,96 @@ class ModelSection(_Section):
     base: Literal["scratch:small-cnn"]
     width: int = Field(default=32, ge=4, le=512, multiple_of=4)
     """Channels of the first convolution; the second has twice as many."""
+    activation: Literal["relu", "gelu", "silu", "elu", "leaky-relu", "mish"] = "relu"
     dropout: float = Field(default=0.2, ge=0, lt=1)
+
+
+_OPTIMIZER_OPTIONS: dict[str, frozenset[str]] = {
+    "sgd": frozenset({"momentum", "nesterov"}),
+    "rmsprop": frozenset({"momentum", "epsilon"}),
+    "muon": frozenset({"momentum", "nesterov", "betas", "epsilon"}),
+    **dict.fromkeys(("adam", "adamw", "nadam", "radam", "adamax"), frozenset({"betas", "epsilon"})),
+    **dict.fromkeys(("adagrad", "adadelta"), frozenset({"epsilon"})),
+    **dict.fromkeys(("adafactor", "asgd"), frozenset[str]()),
+}
+"""The options beside rate and decay that each of torch's update rules takes."""
 
 
 class Optimizer(_Section):
     """Update rule."""
 
-    name: Literal["adamw", "sgd"]
+    name: Literal[
+        "adamw",
+        "sgd",
+        "adam",
+        "nadam",
+        "radam",
+        "adamax",
+        "adagrad",
+        "adadelta",
+        "rmsprop",
+        "adafactor",
+        "asgd",
+        "muon",
+    ]
+    """muon updates the matrices of hidden layers; embeddings, heads and vectors get adamw."""
     learning_rate: float = Field(gt=0)
     """Peak of the schedule."""
     weight_decay: float = Field(default=0.01, ge=0)
+    decay_vectors: bool = True
+    """Whether biases and normalisation weights decay too."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Used by sgd; adamw keeps its betas of 0.9 and 0.999."""
+    """Of sgd, rmsprop and muon."""
+    nesterov: bool = False
+    """Of sgd and muon: look ahead along the momentum."""
+    betas: list[float] = Field(default=[0.9, 0.999], min_length=2, max_length=2)
+    """Decay of the first and second moment; of the Adam family, and of muon's adamw."""
+    epsilon: float = Field(default=1e-8, gt=0)
+    """Added to the denominator; of all that divide by a second moment."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Each layer's rate is this times the rate of the layer after it; 1 gives all the same."""
+
+    @model_validator(mode="after")
+    def _options_apply(self) -> Optimizer:
+        optional = frozenset.union(*_OPTIMIZER_OPTIONS.values())
+        if useless := (self.model_fields_set & optional) - _OPTIMIZER_OPTIONS[self.name]:
+            takes = ", ".join(sorted(_OPTIMIZER_OPTIONS[self.name])) or "none of these"
+            raise ValueError(
+                f"{self.name} has no {', '.join(sorted(useless))} (it takes: {takes}); remove it"
+            )
+        if any(not 0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must lie in [0, 1), not {self.betas}")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs momentum above 0")
+        return self
 
 
 class Schedule(_Section):
-    """Learning rate over the run."""
+    """Learning rate over the run, as a share of the optimizer's rate."""
 
-    name: Literal["cosine", "constant"] = "cosine"
+    name: Literal["cosine", "constant", "linear", "one-cycle", "step"] = "cosine"
+    """After warm-up: cosine and linear fall to `final_fraction`; step multiplies by `factor` every
+    `step_epochs`; one-cycle rises from 1/25 along a cosine in place of the linear warm-up, then falls
+    to a 250,000th (Smith and Topin 2018)."""
     warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
     """Share of all steps in which the rate rises linearly from zero."""
+    final_fraction: float = Field(default=0.0, ge=0, le=1)
+    """Where cosine and linear end."""
+    step_epochs: int | None = Field(default=None, ge=1)
+    """Epochs between two drops of step."""
+    factor: float | None = Field(default=None, gt=0, lt=1)
+    """By which step multiplies the rate."""
+
+    @model_validator(mode="after")
+    def _options_apply(self) -> Schedule:
+        steps = [self.step_epochs, self.factor]
+        if self.name == "step" and None in steps:
+            raise ValueError("schedule step needs step_epochs and factor, for example 30 and 0.1")
+        if self.name != "step" and steps != [None, None]:
+            raise ValueError(f"step_epochs and factor belong to schedule step, not {self.name}; remove them")
+        if self.final_fraction and self.name not in ("cosine", "linear"):
+            raise ValueError(f"final_fraction belongs to cosine and linear, not {self.name}; remove it")
+        return self
 
 
 class Augmentation(_Section):
@@ -128,6 +198,35 @@ class Augmentation(_Section):
 
     shift_pixels: int = Field(default=0, ge=0, le=64)
     """Largest shift in each direction; the border is filled with the smallest pixel value."""
+
+
+class Loss(_Section):
+    """What training makes small."""
+
+    name: Literal["cross-entropy", "focal", "margin", "brier"] = "cross-entropy"
+    """focal: Lin et al. 2017; margin: multi-class hinge; brier: squared error of the probabilities."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the target's probability that is spread over all classes; of cross-entropy."""
+    gamma: float = Field(default=2.0, ge=0)
+    """How much less an easy target counts; of focal."""
+
+    @model_validator(mode="after")
+    def _options_apply(self) -> Loss:
+        for option, owner in (("label_smoothing", "cross-entropy"), ("gamma", "focal")):
+            if option in self.model_fields_set and self.name != owner:
+                raise ValueError(f"{option} belongs to loss {owner}, not {self.name}; remove it")
+        return self
+
+
+class EarlyStopping(_Section):
+    """Stop when validation no longer improves."""
+
+    metric: Literal["loss", "accuracy"] = "loss"
+    """Of the validation split."""
+    patience_epochs: int = Field(ge=1)
+    """Validations without improvement after which training ends."""
+    min_improvement: float = Field(default=0.0, ge=0)
+    """A smaller improvement, in the metric's unit, does not count."""
 
 
 class TrainSection(_Section):
@@ -139,19 +238,38 @@ class TrainSection(_Section):
     """Samples in one optimizer step, over all ranks."""
     micro_batch_size: int | None = Field(default=None, ge=1)
     """Samples in one forward and backward pass of one rank; the gradients of a step's passes add up.
-    Without it a rank takes its share of a step in one pass."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """bf16: computed in bfloat16 where that is safe; weights and the optimizer stay in float32."""
+    Without it a rank takes its share of a step in one pass. Halved, aloud, when memory runs out."""
+    precision: Literal["float32", "tf32", "bf16", "fp16"] = "float32"
+    """tf32: float32 with shorter products, on a GPU. bf16, fp16: computed in 16 bits where that is safe;
+    weights and the optimizer stay in float32; fp16 scales the loss so that small gradients survive."""
     optimizer: Optimizer
     schedule: Schedule = Schedule()
+    loss: Loss = Loss()
     augmentation: Augmentation = Augmentation()
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    max_gradient_norm: float = Field(default=1.0, gt=0)
+    max_gradient_norm: float | None = Field(default=1.0, gt=0)
+    """The whole gradient is scaled down to this norm; null leaves it as it is."""
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Keep an exponential moving average of the weights, with this decay a step; it is what is
+    validated and what comes out."""
+    early_stopping: EarlyStopping | None = None
+    keep_best: Literal["loss", "accuracy"] | None = None
+    """The weights of the epoch with the best validation come out; without it those of the last step."""
+    validate_every_epochs: int = Field(default=1, ge=1)
+    freeze: list[str] = []
+    """Parameters that stay as they are: patterns of their names, such as `features.*`."""
+    activation_checkpointing: bool = False
+    """Compute the blocks' activations again in backward in place of keeping them: less memory, more time."""
+    channels_last: bool = False
+    """Keep pictures and convolution weights with the channels innermost, as most kernels like it."""
+    compile: bool = False
+    """Compile the model with torch.compile: some seconds to minutes at the start, faster steps on a GPU."""
+    deterministic: bool = True
+    """Bitwise the same on every run of the same machine; false lets kernels be chosen by speed."""
     checkpoint_every_steps: int = Field(default=50, ge=1)
     keep_checkpoints: int = Field(default=3, ge=2)
     """At least two, so that a damaged one has one before it."""
-    record_every_steps: int = Field(default=1, ge=1)
-    """Steps between two lines of the journal."""
+    record_every_steps: int = Field(default=10, ge=1)
+    """Steps between two lines of the journal; a GPU is waited for only then."""
 
 
 class MeshSection(_Section):
@@ -289,6 +407,105 @@ class DistributedSection(_Section):
         return self.mesh.data * self.mesh.shard
 
 
+class PowerSgdOptions(_Section):
+    """Used by powersgd: each gradient matrix travels as two thin ones."""
+
+    rank: int = Field(default=4, ge=1, le=256)
+    """Columns of the thin matrices: more is nearer to the gradient, and dearer to send."""
+    start_step: int = Field(default=3, ge=1)
+    """The first step that is compressed; those before are plain."""
+    warm_start: bool = True
+    """Begin each step from the factors of the one before."""
+    error_feedback: bool = True
+    """Add what was lost in a step to the next step's gradient."""
+
+
+class TopKOptions(_Section):
+    """Used by topk: only the largest entries of the gradient travel."""
+
+    fraction: float = Field(default=0.01, gt=0, le=0.5)
+    """Share of the entries that are sent; each costs twice its own bytes, since its place travels too."""
+    error_feedback: bool = True
+    """Add what was not sent in a step to the next step's gradient."""
+
+
+class LocalSgdOptions(_Section):
+    """Used by local-sgd: ranks train on their own and average their weights now and then."""
+
+    every_steps: int = Field(default=8, ge=1)
+    """Steps between two averages."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Plain steps at the start."""
+
+
+class DiLoCoOptions(LocalSgdOptions):
+    """Used by diloco: local SGD with an outer optimizer; the paper's outer settings."""
+
+    outer_learning_rate: float = Field(default=0.7, gt=0, le=2)
+    """1 without momentum is local SGD."""
+    outer_momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Nesterov momentum of the outer step."""
+
+
+class ParameterServerOptions(_Section):
+    """Used by parameter-server."""
+
+    placement: Literal["sharded", "central"] = "sharded"
+    """sharded: each rank serves its share, so that no link carries more than in an all-reduce; central: the
+    first rank serves all."""
+    staleness: int | None = Field(default=None, ge=0)
+    """None: synchronous, all ranks step together. A number: the servers update as gradients come in, and a
+    rank goes on as long as no other is more than so many steps behind."""
+
+
+class AutoOptions(_Section):
+    """Used by auto: the scheme is chosen by measurement at the start of a run."""
+
+    accuracy_budget: Literal["exact", "rounded", "compressed", "local"] = "rounded"
+    """What it may choose, each level with those before: plain all-reduce; 16 bits on the wire; powersgd and
+    topk; local-sgd and diloco."""
+    min_gain: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the plain step's time that a scheme must save to be chosen."""
+
+
+_OPTIONS = {
+    "powersgd": "powersgd",
+    "topk": "topk",
+    "local-sgd": "local_sgd",
+    "diloco": "diloco",
+    "parameter-server": "parameter_server",
+    "auto": "auto",
+}
+"""The options that belong to a scheme; auto chooses among schemes, with their options."""
+
+
+class CommunicationSection(_Section):
+    """How copies of a model (strategy ddp) agree. A scheme's name alone stands for its defaults."""
+
+    scheme: Literal[
+        "allreduce", "fp16", "bf16", "powersgd", "topk", "local-sgd", "diloco", "parameter-server", "auto"
+    ] = "allreduce"
+    powersgd: PowerSgdOptions = PowerSgdOptions()
+    topk: TopKOptions = TopKOptions()
+    local_sgd: LocalSgdOptions = LocalSgdOptions()
+    diloco: DiLoCoOptions = DiLoCoOptions()
+    parameter_server: ParameterServerOptions = ParameterServerOptions()
+    auto: AutoOptions = AutoOptions()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"scheme": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> CommunicationSection:
+        for scheme, key in _OPTIONS.items():
+            chosen = {scheme} if scheme in ("auto", "parameter-server") else {scheme, "auto"}
+            if getattr(self, key) != type(getattr(self, key))() and self.scheme not in chosen:
+                raise ValueError(f"{key} belongs to scheme {scheme}, not {self.scheme}; remove it")
+        return self
+
+
 class EvaluateSection(_Section):
     """Metrics on the held-out split."""
 
@@ -347,9 +564,29 @@ class Recipe(_Section):
     model: ModelSection
     train: TrainSection
     distributed: DistributedSection
+    communication: CommunicationSection = CommunicationSection()
     evaluate: EvaluateSection = EvaluateSection()
     gate: GateSection
     schedule: ScheduleSection | None = None
+
+    @model_validator(mode="after")
+    def _muon_sees_whole_matrices(self) -> Recipe:
+        if self.train.optimizer.name == "muon" and self.distributed.strategy not in ("single", "ddp"):
+            raise ValueError(
+                f"muon needs whole matrices on each rank, which strategy {self.distributed.strategy} "
+                "does not keep; use ddp, or adamw"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _communication_fits_strategy(self) -> Recipe:
+        scheme, strategy = self.communication.scheme, self.distributed.strategy
+        if scheme != "allreduce" and strategy != "ddp":
+            raise ValueError(
+                f"communication {scheme} belongs to strategy ddp, not {strategy}; remove communication, or "
+                "set distributed.strategy to ddp"
+            )
+        return self
 
     @model_validator(mode="after")
     def _batch_fits_ranks(self) -> Recipe:

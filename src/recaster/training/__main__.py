@@ -51,10 +51,19 @@ def _train(run_dir: Path) -> int:
 
 
 def _note_steps(completed: int) -> None:
+    """Note each step of the first optimizer that steps; a model may have several."""
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
     steps = itertools.count(completed + 1)
-    register_optimizer_step_post_hook(lambda *_: note(step=next(steps), phase="step"))
+    counted: list[object] = []
+
+    def count(optimizer: object, *_: object) -> None:
+        if not counted:
+            counted.append(optimizer)
+        if optimizer is counted[0]:
+            note(step=next(steps), phase="step")
+
+    register_optimizer_step_post_hook(count)
 
 
 if __name__ == "__main__":

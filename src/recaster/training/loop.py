@@ -5,8 +5,8 @@ What happens between steps (record, validate, save, stop) is the body of the cal
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
@@ -14,12 +14,13 @@ from torch import Tensor
 
 from recaster.core.errors import DivergedError
 from recaster.core.seeds import derive_seed
-from recaster.distributed.gradients import clip_gradients
 from recaster.distributed.mesh import Mesh
 from recaster.distributed.strategies.protocol import Strategy
-from recaster.training.micro_batches import cut_batch, own_rows
-from recaster.training.sampler import Sampler
-from recaster.training.trainable import Trainable, TrainingSet
+from recaster.models.losses import LossSum
+from recaster.training.averaging import WeightAverage
+from recaster.training.feed import Feed
+from recaster.training.micro_batches import own_rows
+from recaster.training.update import Update
 
 
 @dataclass(slots=True, kw_only=True)
@@ -28,124 +29,105 @@ class TrainState:
 
     strategy: Strategy
     """Holds the model."""
-    optimizer: torch.optim.Optimizer
+    update: Update
+    """Holds the optimizers."""
+    average: WeightAverage | None
     step: int
     """Optimizer steps completed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class StepReport:
-    """One finished step, as this rank saw it."""
+    """One finished step, as this rank saw it; its tensors are on the device, so that nothing waits."""
 
     step: int
     """Steps completed, from 1."""
     epoch: int
     """From 0."""
-    loss_sum: float
-    """Over this rank's targets, nats; 0 where another rank reports for the same rows."""
+    loss_sum: Tensor
+    """Over this rank's targets, shape `()`; to ignore where `targets` is 0."""
     targets: int
-    """Of this rank; 0 likewise."""
+    """Of this rank; 0 where another rank reports for the same rows."""
     learning_rate: float
-    gradient_norm: float
-    """Of the whole model's mean gradient over the global batch, before clipping."""
+    """Of a group with the whole rate."""
+    gradient_norm: Tensor
+    """Of the mean gradient over the global batch, before clipping, shape `()`."""
     ends_epoch: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoopOptions:
-    """The recipe's decisions that the loop needs."""
-
-    steps: int
-    learning_rate: float
-    schedule: str
-    warmup_fraction: float
-    label_smoothing: float
-    max_gradient_norm: float
-    micro_batch_size: int | None
-    """Rows of one forward and backward pass on one rank; None for all of a step."""
-    seed: int
-
-
-def learning_rate_at(step: int, options: LoopOptions) -> float:
-    """The rate of optimizer step `step` (from 0): a linear rise, then constant or a cosine to zero."""
-    warmup = round(options.warmup_fraction * options.steps)
-    if step < warmup:
-        return options.learning_rate * (step + 1) / warmup
-    if options.schedule == "constant":
-        return options.learning_rate
-    progress = (step - warmup) / max(1, options.steps - warmup)
-    return options.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
 def train_steps(
     state: TrainState,
     *,
-    data: TrainingSet,
-    sampler: Sampler,
-    workload: Trainable,
+    feed: Feed,
+    loss_sum: LossSum,
+    rate_at: Callable[[int], float],
     mesh: Mesh,
-    options: LoopOptions,
-) -> Iterator[StepReport]:
-    """Advance `state` in place to `options.steps`, one optimizer step for each report that is taken.
+    seed: int,
+) -> Generator[StepReport]:
+    """Advance `state` in place to `feed.steps`, one optimizer step for each report that is taken.
 
     Every random choice is a function of (seed, step, rank or row), so a run that was cut
-    and resumed at any step makes the same choices.
+    and resumed at any step makes the same choices, without random states to carry along.
+
+    Args:
+        rate_at: the learning rate of a step (from 0).
 
     Raises:
-        DivergedError: the gradient became non-finite; weights are those of the step before.
+        DivergedError: loss or gradient became non-finite; weights are those of the step before. On a
+            GPU it is raised by `check_finite`, which the caller calls whenever it waits for the device.
     """
-    state.strategy.module.train()
-    epoch, order = -1, sampler.order(0)
-
-    def loss_sum(logits: Tensor, targets: Tensor) -> Tensor:
-        return workload.loss_sum(logits, targets, label_smoothing=options.label_smoothing)
-
-    while state.step < options.steps:
-        if state.step // sampler.steps_per_epoch != epoch:
-            epoch = state.step // sampler.steps_per_epoch
-            order = sampler.order(epoch)
-        batch = sampler.rows(order, state.step)
-        torch.manual_seed(derive_seed(options.seed, "step", state.step, mesh.random_stream))
-        micro_batches = cut_batch(
-            batch,
-            data=data,
-            strategy=state.strategy,
-            mesh=mesh,
-            micro_batch_size=options.micro_batch_size,
-            seed=derive_seed(options.seed, "augment", epoch),
-        )
-        # Data ranks average their gradients; scaling by the global count makes that the mean over all
-        # targets, also when a rank or a micro-batch has fewer of them.
-        loss = state.strategy.accumulate(micro_batches, loss_sum, scale=mesh.data_ranks / len(batch))
-        norm = clip_gradients(state.strategy.module, options.max_gradient_norm, mesh)
-        mine = own_rows(batch, mesh)
-        if not math.isfinite(norm):
-            raise _diverged(step=state.step + 1, mesh=mesh, ids=data.ids(mine), loss=float(loss), norm=norm)
-        rate = learning_rate_at(state.step, options)
-        _update(state, rate)
-        yield StepReport(
-            step=state.step,
-            epoch=epoch,
-            loss_sum=float(loss) if mesh.speaks else 0.0,
-            targets=len(mine) if mesh.speaks else 0,
-            learning_rate=rate,
-            gradient_norm=norm,
-            ends_epoch=state.step % sampler.steps_per_epoch == 0,
-        )
+    strategy, update = state.strategy, state.update
+    strategy.module.train()
+    on_cpu = mesh.device.type == "cpu"
+    speaks = mesh.speaks
+    with closing(feed.batches(state.step)) as batches:
+        for batch in batches:
+            _seed_step(seed, state.step, mesh)
+            # Data ranks average their gradients; scaling by the global count makes that the mean over
+            # all targets, also when a rank or a micro-batch has fewer of them.
+            scale: float | Tensor = mesh.data_ranks / len(batch.rows)
+            if update.loss_scale is not None:
+                scale = update.loss_scale * scale
+            loss = strategy.accumulate(batch.micro_batches, loss_sum, scale=scale)
+            rate = rate_at(state.step)
+            norm = update.apply(loss, rate=rate, step=state.step + 1)
+            if on_cpu:
+                check_finite(state, feed=feed, mesh=mesh)
+            state.step += 1
+            if state.average:
+                state.average.follow()
+            yield StepReport(
+                step=state.step,
+                epoch=batch.epoch,
+                loss_sum=loss,
+                targets=sum(piece.counted for piece in batch.micro_batches) if speaks else 0,
+                learning_rate=rate,
+                gradient_norm=norm,
+                ends_epoch=batch.ends_epoch,
+            )
 
 
-def _update(state: TrainState, rate: float) -> None:
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
-    state.optimizer.step()
-    state.optimizer.zero_grad(set_to_none=True)
-    state.step += 1
+def check_finite(state: TrainState, *, feed: Feed, mesh: Mesh) -> None:
+    """Raise when a step could not be taken since it was not finite; waits for the device.
 
-
-def _diverged(*, step: int, mesh: Mesh, ids: list[str], loss: float, norm: float) -> DivergedError:
-    return DivergedError(
-        "The gradient is not finite; nothing was updated.",
-        where=f"step {step}, rank {mesh.rank}, samples {ids}",
-        value=f"loss {loss / max(1, len(ids))}, gradient norm {norm}",
+    Raises:
+        DivergedError: with the step, the rank and its sample ids.
+    """
+    if not (step := state.update.bad_step()):
+        return
+    sampler = feed.sampler
+    rows = sampler.rows(sampler.order((step - 1) // sampler.steps_per_epoch), step - 1)
+    raise DivergedError(
+        "The loss or its gradient is not finite; nothing was updated.",
+        where=f"step {step}, rank {mesh.rank}, samples {feed.data.ids(own_rows(rows, mesh))}",
+        value=f"weights are those after step {step - 1}",
         repair="lower train.optimizer.learning_rate, or look at these samples",
     )
+
+
+def _seed_step(seed: int, step: int, mesh: Mesh) -> None:
+    """Seed dropout and the like; `torch.manual_seed` would also look for devices, at 0.1 ms a step."""
+    value = derive_seed(seed, "step", step, mesh.random_stream)
+    if mesh.device.type == "cuda":
+        torch.cuda.manual_seed(value)
+    torch.default_generator.manual_seed(value)

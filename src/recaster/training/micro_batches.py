@@ -6,6 +6,8 @@ rows 0…9, 2 data ranks, micro-batches of 2      rank 0:  0 2 | 4 6 | 8
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,21 +17,23 @@ from recaster.distributed.strategies.protocol import MicroBatch, Strategy
 from recaster.training.trainable import TrainingSet
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """The rows of one forward and backward pass; those after `counted` only fill up the shape."""
+
+    rows: NDArray[np.int64]
+    counted: int
+
+
 def own_rows(rows: NDArray[np.int64], mesh: Mesh) -> NDArray[np.int64]:
     """This rank's part of a global batch; ranks that share a model replica have the same."""
     return rows[mesh.data_rank :: mesh.data_ranks]
 
 
-def cut_batch(
-    rows: NDArray[np.int64],
-    *,
-    data: TrainingSet,
-    strategy: Strategy,
-    mesh: Mesh,
-    micro_batch_size: int | None,
-    seed: int | None,
-) -> list[MicroBatch]:
-    """This rank's micro-batches of the global batch `rows`, as many on every rank.
+def cut_rows(
+    rows: NDArray[np.int64], *, strategy: Strategy, mesh: Mesh, micro_batch_size: int | None
+) -> list[Pass]:
+    """This rank's passes over the global batch `rows`, as many on every rank.
 
     A rank that has run out of rows takes one that does not count, since its part in the
     other ranks' collectives is needed all the same.
@@ -43,7 +47,28 @@ def cut_batch(
     for number in range(passes):
         piece = mine[number * size : (number + 1) * size]
         wanted = strategy.rows_per_pass or max(1, len(piece))
-        filled = np.concatenate([piece, np.repeat(rows[:1], wanted - len(piece))])
-        inputs, targets = data.batch(filled, seed=seed)
-        pieces.append(MicroBatch(inputs=inputs, targets=targets, counted=len(piece)))
+        filled = (
+            np.concatenate([piece, np.repeat(rows[:1], wanted - len(piece))])
+            if wanted > len(piece)
+            else piece
+        )
+        pieces.append(Pass(rows=filled, counted=len(piece)))
+    return pieces
+
+
+def cut_batch(
+    rows: NDArray[np.int64],
+    *,
+    data: TrainingSet,
+    strategy: Strategy,
+    mesh: Mesh,
+    micro_batch_size: int | None,
+) -> list[MicroBatch]:
+    """This rank's micro-batches of `rows`, as they are, without augmentation."""
+    pieces = []
+    for one in cut_rows(rows, strategy=strategy, mesh=mesh, micro_batch_size=micro_batch_size):
+        inputs, targets = data.batch(one.rows, seed=None)
+        pieces.append(
+            MicroBatch(inputs=inputs.to(mesh.device), targets=targets.to(mesh.device), counted=one.counted)
+        )
     return pieces

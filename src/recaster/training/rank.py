@@ -5,29 +5,39 @@ plan.json → journal.jsonl, checkpoints/, weights.safetensors, result.json (las
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
-import time
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
+from recaster.core.errors import RecipeError
 from recaster.core.files import read_json, write_json
 from recaster.core.hashing import hash_file
 from recaster.core.seeds import derive_seed
-from recaster.distributed.mesh import Mesh, join_mesh, sum_over_ranks
-from recaster.distributed.strategies.build import build_strategy, mesh_shape
-from recaster.training.checkpoint import load_newest_checkpoint, read_weights, save_checkpoint, save_tensors
-from recaster.training.journal import JOURNAL, open_journal, write_record
-from recaster.training.loop import LoopOptions, StepReport, TrainState, train_steps
-from recaster.training.micro_batches import cut_batch
-from recaster.training.optimizer import build_optimizer
+from recaster.distributed.communication.protocol import Communication
+from recaster.distributed.mesh import Mesh, join_mesh
+from recaster.distributed.strategies.build import build_communication, build_strategy, mesh_shape
+from recaster.training.averaging import WeightAverage
+from recaster.training.checkpoint import Saved, load_memory, load_newest_checkpoint, read_weights
+from recaster.training.feed import Feed
+from recaster.training.journal import JOURNAL, open_journal, read_journal, write_record
+from recaster.training.loop import StepReport, TrainState, check_finite, train_steps
+from recaster.training.memory_limit import memory_limit
+from recaster.training.optimizers import build_optimizers, list_layers
+from recaster.training.prepare_model import freeze_parameters, prepare_model
+from recaster.training.records import StepWindow, measure_validation
 from recaster.training.sampler import Sampler
-from recaster.training.trainable import Trainable, TrainingSet
+from recaster.training.saver import Saver, save_tensors
+from recaster.training.schedule import build_schedule
+from recaster.training.selection import find_best, should_stop
+from recaster.training.trainable import Trainable
+from recaster.training.update import Update
 
 PLAN, RESULT, WEIGHTS, CHECKPOINTS = "plan.json", "result.json", "weights.safetensors", "checkpoints"
-_VALIDATION_ROWS = 512
 
 
 def train_rank(run_dir: Path) -> None:
@@ -36,163 +46,229 @@ def train_rank(run_dir: Path) -> None:
     Raises:
         DivergedError: see `train_steps`.
         CheckpointError: all checkpoints are damaged.
+        RecipeError: the model or the device cannot do what the recipe asks.
+        OutOfMemoryError: memory does not hold one sample; before that the process ends, and when it
+            is started again takes smaller micro-batches.
     """
     plan: dict[str, Any] = read_json(run_dir / PLAN)
     workload: Trainable = importlib.import_module(plan["workload_module"]).WORKLOAD
-    torch.use_deterministic_algorithms(mode=True, warn_only=True)
-    section = plan["distributed"]
+    train, section = plan["train"], plan["distributed"]
+    _choose_kernels(deterministic=train["deterministic"])
     with join_mesh(
         device=section["device"], threads=section["threads_per_rank"], shape=mesh_shape(section)
     ) as mesh:
-        _Run(run_dir, plan, workload, mesh).train()
+        _choose_precision(train["precision"], mesh)
+        with memory_limit(run_dir, train, data_ranks=mesh.data_ranks) as micro_batch_size:
+            _Run(run_dir, plan, workload, mesh, micro_batch_size).train()
+
+
+def _choose_kernels(*, deterministic: bool) -> None:
+    torch.use_deterministic_algorithms(mode=deterministic, warn_only=True)
+    torch.backends.cudnn.benchmark = not deterministic
+
+
+def _choose_precision(precision: str, mesh: Mesh) -> None:
+    if precision != "tf32":
+        return
+    if mesh.device.type != "cuda":
+        raise RecipeError(
+            "tf32 is a mode of GPUs.",
+            where="train.precision",
+            value=f"tf32 on {mesh.device.type}",
+            repair="use float32 or bf16 here",
+        )
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
 
 
 class _Run:
     """The state that the steps between updates share."""
 
-    def __init__(self, run_dir: Path, plan: dict[str, Any], workload: Trainable, mesh: Mesh) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        plan: dict[str, Any],
+        workload: Trainable,
+        mesh: Mesh,
+        micro_batch_size: int | None,
+    ) -> None:
         self.run_dir, self.plan, self.workload, self.mesh = run_dir, plan, workload, mesh
         train, prepared = plan["train"], Path(plan["prepared"])
+        self.train_section: dict[str, Any] = train
         self.data = workload.open_split(prepared, "train", plan)
         self.validation = workload.open_split(prepared, "validation", plan)
         self.sampler = Sampler(samples=len(self.data), batch_size=train["batch_size"], seed=train["seed"])
         self.steps = self.sampler.steps_per_epoch * train["epochs"]
+        self._build_model(micro_batch_size)
+        self.feed = Feed(
+            self.data,
+            self.sampler,
+            self.strategy,
+            mesh,
+            micro_batch_size=micro_batch_size,
+            seed=train["seed"],
+            steps=self.steps,
+        )
+        self.saver = Saver(run_dir / CHECKPOINTS, keep=train["keep_checkpoints"])
+        self.validations: list[dict[str, Any]] = []
+
+    def _build_model(self, micro_batch_size: int | None) -> None:
+        train = self.train_section
         torch.manual_seed(derive_seed(train["seed"], "weights"))
+        model = self.workload.build_model(self.plan)
+        layers = list_layers(model)
+        prepare_model(model, train)
+        section = self.plan["distributed"]
         self.strategy = build_strategy(
-            workload.build_model(plan),
-            plan["distributed"],
-            mesh=mesh,
+            model,
+            section,
+            mesh=self.mesh,
             precision=train["precision"],
             batch_size=train["batch_size"],
-            micro_batch_size=train["micro_batch_size"],
+            micro_batch_size=micro_batch_size,
+            communication=self._build_communication() if section["strategy"] == "ddp" else None,
         )
-        self.optimizer = build_optimizer(self.strategy.module, train["optimizer"])
-        self.records: list[StepReport] = []
+        module = self.strategy.module
+        self.optimizers = build_optimizers(module, train["optimizer"], layers=layers)
+        self.update = Update(
+            module,
+            self.optimizers,
+            self.strategy.communication,
+            self.mesh,
+            precision=train["precision"],
+            max_gradient_norm=train["max_gradient_norm"],
+        )
+        decay = train["ema_decay"]
+        self.average = WeightAverage(module, decay) if decay else None
+
+    def _build_communication(self) -> Communication:
+        return build_communication(
+            self.plan["communication"],
+            mesh=self.mesh,
+            bucket_mib=self.plan["distributed"]["bucket_mib"],
+            last_step=self.steps,
+            folder=self.run_dir,
+        )
 
     def train(self) -> None:
         """Resume, train to the end, write the result."""
-        step = load_newest_checkpoint(
-            self.run_dir / CHECKPOINTS,
-            model=self.strategy.module,
-            optimizer=self.optimizer,
-            on_damage=_warn,
-        )
-        state = TrainState(strategy=self.strategy, optimizer=self.optimizer, step=step)
+        saved = Saved(module=self.strategy.module, optimizers=self.optimizers, extra=self._extra_state())
+        folder = self.run_dir / CHECKPOINTS
+        step = load_newest_checkpoint(folder, saved, on_damage=_warn)
+        self._recall(step)
+        state = TrainState(strategy=self.strategy, update=self.update, average=self.average, step=step)
+        # Read before the first rank cuts it: up to `step` both texts say the same.
+        self.validations = _validations(self.run_dir / JOURNAL, up_to=step)
+        torch.distributed.barrier()
         journal = open_journal(self.run_dir / JOURNAL, resume_step=step) if self.mesh.rank == 0 else None
-        self._run_steps(state, journal)
+        with closing(self.saver):
+            if not self._is_over(step):
+                self._run_steps(state, saved, journal)
         if journal:
             journal.close()
-            self._write_result(resumed_at=step)
+            self._write_result(steps=state.step, resumed_at=step)
 
-    def _run_steps(self, state: TrainState, journal: IO[str] | None) -> None:
-        started, first = time.perf_counter(), state.step
-        train = self.plan["train"]
+    def _extra_state(self) -> dict[str, Any]:
+        averages = self.average.tensors if self.average else {}
+        return {
+            **{f"average.{name}": value for name, value in averages.items()},
+            **{f"scaler.{name}": value for name, value in self.update.scaler.items()},
+        }
+
+    def _recall(self, step: int) -> None:
+        """Give the communication scheme back what it kept at `step`."""
+        memory = load_memory(self.run_dir / CHECKPOINTS, step) if step else {}
+        if memory is None and self.mesh.rank == 0 and self.strategy.communication.memory():
+            _warn("another number of ranks saved this checkpoint: what its communication kept is left out")
+        self.strategy.communication.load_memory(memory or {})
+
+    def _run_steps(self, state: TrainState, saved: Saved, journal: IO[str] | None) -> None:
+        window = StepWindow(self.mesh, steps=self.steps, first=state.step)
+        train = self.train_section
+        share = build_schedule(
+            train["schedule"], steps=self.steps, steps_per_epoch=self.sampler.steps_per_epoch
+        )
+        peak = train["optimizer"]["learning_rate"]
         loop = train_steps(
             state,
-            data=self.data,
-            sampler=self.sampler,
-            workload=self.workload,
+            feed=self.feed,
+            loss_sum=self.workload.build_loss(train["loss"], training=True),
+            rate_at=lambda step: peak * share(step),
             mesh=self.mesh,
-            options=self._options(),
-        )
-        for report in loop:
-            self.records.append(report)
-            last = report.step == self.steps
-            if last or report.step % train["record_every_steps"] == 0:
-                self._record(report, journal, (time.perf_counter() - started) / (report.step - first))
-            if report.ends_epoch:
-                self._validate(report, journal)
-            if last or report.step % train["checkpoint_every_steps"] == 0:
-                save_checkpoint(
-                    self.run_dir / CHECKPOINTS,
-                    step=report.step,
-                    model=self.strategy.module,
-                    optimizer=self.optimizer,
-                    keep=train["keep_checkpoints"],
-                )
-
-    def _options(self) -> LoopOptions:
-        train = self.plan["train"]
-        return LoopOptions(
-            steps=self.steps,
-            learning_rate=train["optimizer"]["learning_rate"],
-            schedule=train["schedule"]["name"],
-            warmup_fraction=train["schedule"]["warmup_fraction"],
-            label_smoothing=train["label_smoothing"],
-            max_gradient_norm=train["max_gradient_norm"],
-            micro_batch_size=train["micro_batch_size"],
             seed=train["seed"],
         )
+        every, save_every = train["record_every_steps"], train["checkpoint_every_steps"]
+        gc.collect()
+        gc.freeze()  # what is here stays: later collections need not look at it again
+        with closing(loop) as reports:
+            for report in reports:
+                window.add(report)
+                over = report.step == self.steps
+                if over or report.step % every == 0:
+                    check_finite(state, feed=self.feed, mesh=self.mesh)
+                    record = window.close(report)
+                    if journal:
+                        write_record(journal, record)
+                if over:
+                    self.strategy.communication.close()
+                if report.ends_epoch and self._end_epoch(report, journal) and not over:
+                    self.strategy.communication.close()
+                    over = True
+                if over or report.step % save_every == 0 or self._is_new_best(report):
+                    check_finite(state, feed=self.feed, mesh=self.mesh)
+                    self._save(saved, report.step)
+                if over:
+                    return
 
-    def _record(self, report: StepReport, journal: IO[str] | None, step_seconds: float) -> None:
-        local = [
-            sum(item.loss_sum for item in self.records),
-            float(sum(item.targets for item in self.records)),
-        ]
-        loss, targets = sum_over_ranks(local, self.mesh)
-        steps = len(self.records)
-        self.records.clear()
-        if journal:
-            record = {
-                "kind": "train",
-                "steps": self.steps,
-                "step": report.step,
-                "epoch": report.epoch,
-                "loss": loss / targets,
-                "learning_rate": report.learning_rate,
-                "gradient_norm": report.gradient_norm,
-                "samples_per_second": targets / steps / step_seconds,
-                "seconds_left": (self.steps - report.step) * step_seconds,
-                "time": time.time(),
-            }
-            write_record(journal, record)
+    def _end_epoch(self, report: StepReport, journal: IO[str] | None) -> bool:
+        """Validate when it is due; return whether training is over."""
+        train, last = self.train_section, report.step == self.steps
+        if last or (report.epoch + 1) % train["validate_every_epochs"] == 0:
+            with self.average.in_place() if self.average else nullcontext():
+                measured = measure_validation(
+                    self.strategy,
+                    self.validation,
+                    mesh=self.mesh,
+                    loss_sum=self.workload.build_loss(train["loss"], training=False),
+                    correct=self.workload.correct,
+                )
+            self.strategy.module.train()
+            record = {"kind": "validation", "step": report.step, "epoch": report.epoch, **measured}
+            self.validations.append(record)
+            if journal:
+                write_record(journal, record)
+        return self._is_over(report.step)
 
-    def _validate(self, report: StepReport, journal: IO[str] | None) -> None:
-        loss, correct, targets = sum_over_ranks(self._score(self.validation), self.mesh)
-        self.strategy.module.train()
-        if journal:
-            record = {
-                "kind": "validation",
-                "step": report.step,
-                "epoch": report.epoch,
-                "loss": loss / targets,
-                "accuracy": correct / targets,
-                "time": time.time(),
-            }
-            write_record(journal, record)
+    def _is_over(self, step: int) -> bool:
+        if step == self.steps:
+            return True
+        rule, now = self.train_section["early_stopping"], self.validations
+        return bool(rule and now and now[-1]["step"] == step and should_stop(now, rule))
 
-    def _score(self, data: TrainingSet) -> list[float]:
-        """Loss sum, hits and count over this rank's share of `data`; 0 where another rank reports it."""
-        import numpy as np
+    def _is_new_best(self, report: StepReport) -> bool:
+        return bool(report.ends_epoch and self.train_section["keep_best"] and self._best() == report.step)
 
-        self.strategy.module.eval()
-        loss, correct, count = 0.0, 0, 0
-        passes, rows = self.strategy.passes or 1, self.strategy.rows_per_pass or _VALIDATION_ROWS
-        together = passes * rows * self.mesh.data_ranks
-        for start in range(0, len(data), together):
-            pieces = cut_batch(
-                np.arange(start, min(start + together, len(data))),
-                data=data,
-                strategy=self.strategy,
-                mesh=self.mesh,
-                micro_batch_size=rows,
-                seed=None,
-            )
-            for logits, piece in zip(self.strategy.predict(pieces), pieces, strict=self.mesh.speaks):
-                if self.mesh.speaks:
-                    targets = piece.targets[: piece.counted].to(self.mesh.device)
-                    loss += float(self.workload.loss_sum(logits, targets, label_smoothing=0.0))
-                    correct += self.workload.correct(logits, targets)
-                    count += piece.counted
-        return [loss, float(correct), float(count)]
+    def _best(self) -> int:
+        """The step whose weights come out, as far as is known; 0 when only the last one's do."""
+        metric = self.train_section["keep_best"]
+        return int(find_best(self.validations, metric)["step"]) if metric and self.validations else 0
 
-    def _write_result(self, *, resumed_at: int) -> None:
+    def _save(self, saved: Saved, step: int) -> None:
+        best = {self._best()}
+        self.saver.save(saved, step=step, memory=self.strategy.communication.memory(), also_keep=lambda: best)
+
+    def _write_result(self, *, steps: int, resumed_at: int) -> None:
         weights = self.run_dir / WEIGHTS
-        # The last step was saved: its checkpoint has all ranks' parts.
+        # Both the last step and the best one were saved: their checkpoints have all ranks' parts.
+        step = self._best() or steps
         model = self.workload.build_model(self.plan)
-        save_tensors(read_weights(self.run_dir / CHECKPOINTS, step=self.steps, model=model), weights)
+        trained = read_weights(
+            self.run_dir / CHECKPOINTS, step=step, model=model, averages=self._averaged_names(model)
+        )
+        save_tensors(trained, weights)
         result = {
-            "steps": self.steps,
+            "steps": steps,
+            "weights_of_step": step,
             "resumed_at": resumed_at,
             "weights_sha256": hash_file(weights),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -202,6 +278,21 @@ class _Run:
             "threads_per_rank": torch.get_num_threads(),
         }
         write_json(self.run_dir / RESULT, result)
+
+    def _averaged_names(self, model: torch.nn.Module) -> list[str]:
+        """Of the whole model, not only of the first rank's share."""
+        if not self.average:
+            return []
+        freeze_parameters(model, self.train_section["freeze"])
+        return [name for name, value in model.named_parameters() if value.requires_grad]
+
+
+def _validations(journal: Path, *, up_to: int) -> list[dict[str, Any]]:
+    return [
+        record
+        for record in read_journal(journal)
+        if record["kind"] == "validation" and record["step"] <= up_to
+    ]
 
 
 def _warn(message: str) -> None:

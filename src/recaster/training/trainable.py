@@ -9,9 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from recaster.models.losses import LossSum
+
 
 class TrainingSet(Protocol):
     """One prepared split on this rank."""
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all rows have one shape, so that many steps' rows can be read by one call and cut."""
 
     def __len__(self) -> int:
         """Samples in the split."""
@@ -20,7 +26,10 @@ class TrainingSet(Protocol):
         """The sample ids of `rows`, for messages."""
 
     def batch(self, rows: NDArray[np.int64], *, seed: int | None) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of `rows`; with a seed augmented, each sample by (seed, its row) alone."""
+        """Inputs and targets of `rows`; with a seed augmented, each sample by (seed, its row) alone.
+
+        It is called from another thread than the one that trains.
+        """
 
 
 class Trainable(Protocol):
@@ -32,8 +41,8 @@ class Trainable(Protocol):
     def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:
         """The split `train` or `validation` of the prepared data in `folder`."""
 
-    def loss_sum(self, logits: Tensor, targets: Tensor, *, label_smoothing: float) -> Tensor:
-        """Loss summed over targets, nats, shape `()`."""
+    def build_loss(self, section: dict[str, Any], *, training: bool) -> LossSum:
+        """The loss of the plan's `train.loss`, summed over targets, shape `()`; smoothed only in training."""
 
-    def correct(self, logits: Tensor, targets: Tensor) -> int:
-        """How many targets the model's best guess hits."""
+    def correct(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """How many targets the model's best guess hits, shape `()`."""

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from recaster.core.files import read_json, write_json
 from recaster.data.shards import Shard, read_shard, write_shard
 from recaster.models import small_cnn
+from recaster.models.losses import LossSum, build_loss
 from recaster.training.trainable import TrainingSet
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class PictureSet:
 
     def __init__(self, shard: Shard, *, shift_pixels: int) -> None:
         self._shard, self._shift = shard, shift_pixels
+
+    uniform = True
 
     def __len__(self) -> int:
         """Pictures in the split."""
@@ -55,11 +58,9 @@ class PictureSet:
         table = np.random.default_rng(seed).integers(0, side, (len(self), 2))
         padded = F.pad(images, [self._shift] * 4)
         height, width = images.shape[-2:]
-        moved = [
-            padded[number, :, down : down + height, right : right + width]
-            for number, (down, right) in enumerate(table[rows].tolist())
-        ]
-        return torch.stack(moved) if moved else images
+        down, right = torch.from_numpy(table[rows]).unbind(1)
+        windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+        return windows[torch.arange(len(rows)), :, down, right].contiguous()
 
 
 class ImageClassification:
@@ -107,6 +108,7 @@ class ImageClassification:
             "classes": len(recipe.data.labels),
             "hidden": model.width,
             "dropout": model.dropout,
+            "activation": model.activation,
         }
 
     def modeling_file(self, recipe: Recipe) -> Path:  # noqa: ARG002 - one architecture so far
@@ -123,13 +125,13 @@ class ImageClassification:
             read_shard(folder, split), shift_pixels=plan["train"]["augmentation"]["shift_pixels"]
         )
 
-    def loss_sum(self, logits: Tensor, targets: Tensor, *, label_smoothing: float) -> Tensor:
-        """Cross entropy summed over the batch, nats."""
-        return F.cross_entropy(logits, targets, reduction="sum", label_smoothing=label_smoothing)
+    def build_loss(self, section: dict[str, Any], *, training: bool) -> LossSum:
+        """One of the losses of classification."""
+        return build_loss(section, training=training)
 
-    def correct(self, logits: Tensor, targets: Tensor) -> int:
+    def correct(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Rows whose largest logit is the target's."""
-        return int((logits.argmax(1) == targets).sum())
+        return (logits.argmax(1) == targets).sum()
 
     @torch.no_grad()
     def predict(

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recaster.distributed.communication.protocol import AllReduce, Communication
 from recaster.distributed.mesh import PIPE, Mesh
 from recaster.distributed.strategies.chain import Part, cut_chain
-from recaster.distributed.strategies.protocol import LossSum, MicroBatch
+from recaster.distributed.strategies.protocol import MicroBatch
 from recaster.distributed.strategies.share import share_copies, share_parameters
+from recaster.models.losses import LossSum
 
 
 class PipelineStrategy:
@@ -34,6 +36,7 @@ class PipelineStrategy:
         rows_per_pass: int,
     ) -> None:
         self._mesh, self._passes, self._rows = mesh, passes, rows_per_pass
+        self.communication: Communication = AllReduce()
         ranks, place = mesh.size(PIPE), mesh.place(PIPE)
         self._first, self._last = place == 0, place == ranks - 1
         cuts = cut_chain(model, ranks * stages_per_rank)
@@ -51,7 +54,7 @@ class PipelineStrategy:
         )
         self._targets = torch.empty(0)
         self._loss_sum: LossSum = _no_loss
-        self._scale = 1.0
+        self._scale: float | Tensor = 1.0
         self._schedule = self._build_schedule(runners, stages=len(cuts))
 
     def _build_schedule(self, runners: dict[int, nn.Module], *, stages: int) -> Any:
@@ -82,7 +85,9 @@ class PipelineStrategy:
         """The schedule is made for one number of micro-batches."""
         return self._passes
 
-    def accumulate(self, micro_batches: Sequence[MicroBatch], loss_sum: LossSum, *, scale: float) -> Tensor:
+    def accumulate(
+        self, micro_batches: Sequence[MicroBatch], loss_sum: LossSum, *, scale: float | Tensor
+    ) -> Tensor:
         """See `Strategy.accumulate`."""
         self._loss_sum, self._scale = loss_sum, scale
         losses: list[Tensor] = []
@@ -105,17 +110,13 @@ class PipelineStrategy:
         return [piece[: rows.counted] for piece, rows in zip(pieces, micro_batches, strict=True)]
 
     def _inputs(self, micro_batches: Sequence[MicroBatch]) -> list[Tensor]:
-        return (
-            [torch.cat([piece.inputs for piece in micro_batches]).to(self._mesh.device)]
-            if self._first
-            else []
-        )
+        return [torch.cat([piece.inputs for piece in micro_batches])] if self._first else []
 
     def _answers(self, micro_batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
         """The schedule hands the loss row numbers instead of targets: −1 is a row that does not count."""
         if not self._last:
             return {}
-        self._targets = torch.cat([piece.targets for piece in micro_batches]).to(self._mesh.device)
+        self._targets = torch.cat([piece.targets for piece in micro_batches])
         numbers = torch.arange(len(self._targets)).view(len(micro_batches), self._rows)
         for row, piece in zip(numbers, micro_batches, strict=True):
             row[piece.counted :] = -1

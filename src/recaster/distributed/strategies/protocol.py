@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-LossSum = Callable[[Tensor, Tensor], Tensor]
-"""Loss summed over the rows of (logits, targets), shape `()`."""
+from recaster.distributed.communication.protocol import Communication
+from recaster.models.losses import LossSum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +52,10 @@ class Strategy(Protocol):
         """This rank's share: its parameters have the names they have in the whole model."""
 
     @property
+    def communication(self) -> Communication:
+        """How copies of the model agree."""
+
+    @property
     def rows_per_pass(self) -> int | None:
         """How many rows each micro-batch must have; None when any number will do."""
 
@@ -59,7 +63,9 @@ class Strategy(Protocol):
     def passes(self) -> int | None:
         """How many micro-batches each call must get; None when any number will do."""
 
-    def accumulate(self, micro_batches: Sequence[MicroBatch], loss_sum: LossSum, *, scale: float) -> Tensor:
+    def accumulate(
+        self, micro_batches: Sequence[MicroBatch], loss_sum: LossSum, *, scale: float | Tensor
+    ) -> Tensor:
         """Set the gradients to those of `scale` times the loss sum, averaged over the data ranks.
 
         Each rank of the mesh must call it with as many micro-batches.

@@ -12,12 +12,16 @@ from recaster.core.errors import RecipeError
 from recaster.distributed.mesh import DATA, SHARD, TENSOR, Mesh
 from recaster.distributed.strategies.protocol import Chained, LayerShared
 
+SHORT_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""The precisions that compute in 16 bits."""
 
-def share_copies(model: nn.Module, *, mesh: Mesh, bucket_mib: int) -> nn.Module:
+
+def share_copies(model: nn.Module, *, mesh: Mesh, bucket_mib: int | None, alike: bool = False) -> nn.Module:
     """`model` in DistributedDataParallel over the mesh's `data` ranks.
 
     Args:
-        bucket_mib: gradients are reduced in buckets of this size, while backward goes on.
+        bucket_mib: gradients are reduced in buckets of this size, while backward goes on; None: all at once.
+        alike: the ranks' weights are known to be the same, so that the first rank's are not sent to all.
     """
     from torch.nn.parallel import DistributedDataParallel
 
@@ -26,9 +30,15 @@ def share_copies(model: nn.Module, *, mesh: Mesh, bucket_mib: int) -> nn.Module:
         model,
         device_ids=devices,
         process_group=mesh.group(DATA),
-        bucket_cap_mb=bucket_mib,
+        bucket_cap_mb=_in_one_bucket(model) if bucket_mib is None else bucket_mib,
+        init_sync=not alike,
         gradient_as_bucket_view=True,
     )
+
+
+def _in_one_bucket(model: nn.Module) -> int:
+    """A bucket size, MiB, that all gradients fit into."""
+    return sum(value.nbytes for value in model.parameters()) // 2**20 + 2
 
 
 def share_parameters(model: nn.Module, *, mesh: Mesh, precision: str, copies: bool) -> bool:
@@ -81,18 +91,18 @@ def _shard(model: nn.Module, mesh: Mesh, precision: str) -> None:
     # Half the bytes to gather; gradients are summed in float32 all the same.
     policy = (
         MixedPrecisionPolicy(
-            param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.float32
+            param_dtype=SHORT_TYPES[precision], reduce_dtype=torch.float32, output_dtype=torch.float32
         )
-        if precision == "bf16"
+        if precision in SHORT_TYPES
         else MixedPrecisionPolicy()
     )
     model.to(mesh.device)
-    for block in _blocks(model):
+    for block in list_blocks(model):
         fully_shard(block, mesh=grid, mp_policy=policy)
     fully_shard(model, mesh=grid, mp_policy=policy)
 
 
-def _blocks(model: nn.Module) -> list[nn.Module]:
+def list_blocks(model: nn.Module) -> list[nn.Module]:
     """The parts whose parameters are gathered together: the larger links of the model's chain."""
     chain = model.chain() if isinstance(model, Chained) else []
     links = [model.get_submodule(name) for name in chain]
@@ -102,5 +112,6 @@ def _blocks(model: nn.Module) -> list[nn.Module]:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Compute in bf16 what is safe in it, with float32 parameters; nothing for `float32`."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+    """Compute in 16 bits what is safe in them, with float32 parameters; nothing for `float32` and `tf32`."""
+    kind = SHORT_TYPES.get(precision)
+    return torch.autocast(device.type, kind) if kind else nullcontext()

@@ -8,22 +8,32 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from recaster.distributed.communication.protocol import Communication
 from recaster.distributed.mesh import Mesh
-from recaster.distributed.strategies.protocol import LossSum, MicroBatch
+from recaster.distributed.strategies.protocol import MicroBatch
 from recaster.distributed.strategies.share import autocast, share_copies, share_parameters
+from recaster.models.losses import LossSum
 
 
 class WholeStrategy:
     """Forward and backward of each micro-batch, with one reduction of gradients for all of them."""
 
     def __init__(
-        self, model: nn.Module, *, mesh: Mesh, precision: str, bucket_mib: int, copies: bool
+        self,
+        model: nn.Module,
+        *,
+        mesh: Mesh,
+        precision: str,
+        bucket_mib: int,
+        copies: bool,
+        communication: Communication,
     ) -> None:
-        self._mesh, self._copies = mesh, copies
+        self._mesh, self._copies, self._bucket_mib = mesh, copies, bucket_mib
         self._sharded = share_parameters(model, mesh=mesh, precision=precision, copies=copies)
         self._precision = "float32" if self._sharded else precision  # else the shards' policy casts
         self.module = model.to(mesh.device)
-        self.replica = share_copies(model, mesh=mesh, bucket_mib=bucket_mib) if copies else model
+        self.communication = communication
+        self.replica = self._begin() if copies else model
         """What forward runs through: torch's DistributedDataParallel for `ddp`, else the module itself."""
 
     @property
@@ -36,25 +46,47 @@ class WholeStrategy:
         """Any."""
         return None
 
-    def accumulate(self, micro_batches: Sequence[MicroBatch], loss_sum: LossSum, *, scale: float) -> Tensor:
+    def accumulate(
+        self, micro_batches: Sequence[MicroBatch], loss_sum: LossSum, *, scale: float | Tensor
+    ) -> Tensor:
         """See `Strategy.accumulate`."""
-        total = torch.zeros((), device=self._mesh.device)
+        total: Tensor | None = None
         for number, piece in enumerate(micro_batches):
             with self._reducing(last=number == len(micro_batches) - 1):
-                logits = self._forward(self.replica, piece)[: piece.counted]
-                loss = loss_sum(logits, piece.targets[: piece.counted].to(self._mesh.device))
-                torch.autograd.backward(loss * scale)
-            total += loss.detach()
-        return total
+                logits, targets = self._forward(self.replica, piece), piece.targets
+                if piece.counted < len(targets):
+                    logits, targets = logits[: piece.counted], targets[: piece.counted]
+                loss = loss_sum(logits, targets)
+                torch.autograd.backward(loss, torch.as_tensor(scale, dtype=loss.dtype, device=loss.device))
+            total = loss.detach() if total is None else total + loss.detach()
+        return torch.zeros(()) if total is None else total
 
     @torch.no_grad()
     def predict(self, micro_batches: Sequence[MicroBatch]) -> list[Tensor]:
         """See `Strategy.predict`."""
         return [self._forward(self.module, piece)[: piece.counted] for piece in micro_batches]
 
+    def _begin(self) -> nn.Module:
+        return self._copy(self.communication)
+
+    def _copy(self, scheme: Communication, *, alike: bool = False) -> nn.Module:
+        """The module in DistributedDataParallel, whose gradients `scheme` now reduces.
+
+        Args:
+            alike: all ranks already have the same weights, which need not be sent.
+        """
+        replica = share_copies(
+            self.module,
+            mesh=self._mesh,
+            bucket_mib=None if scheme.one_bucket else self._bucket_mib,
+            alike=alike,
+        )
+        scheme.attach(replica)
+        return replica
+
     def _forward(self, module: nn.Module, piece: MicroBatch) -> Tensor:
         with autocast(self._mesh.device, self._precision):
-            logits: Tensor = module(piece.inputs.to(self._mesh.device))
+            logits: Tensor = module(piece.inputs)
         return logits.float()
 
     def _reducing(self, *, last: bool) -> AbstractContextManager[None]:

@@ -1,0 +1,1 @@
+"""How copies of a model agree: what they send each other, how small and how often."""

@@ -1,0 +1,129 @@
+"""The recipe's `optimizer` section as torch's optimizers over groups of parameters.
+
+A group has one rate, one decay and one layout (the fused and foreach updates take one kind of
+tensor at a time). Each group keeps its share of the schedule's rate as `rate_share`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from recaster.distributed.strategies.protocol import Chained
+
+_FUSED = {"sgd", "adam", "adamw", "adagrad"}
+"""Those whose whole update torch has as one kernel, on the CPU too."""
+_KINDS: dict[str, Any] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "nadam": torch.optim.NAdam,
+    "radam": torch.optim.RAdam,
+    "adamax": torch.optim.Adamax,
+    "adagrad": torch.optim.Adagrad,
+    "adadelta": torch.optim.Adadelta,
+    "rmsprop": torch.optim.RMSprop,
+    "adafactor": torch.optim.Adafactor,
+    "asgd": torch.optim.ASGD,
+}
+_DENOMINATORS = {"adam", "adamw", "nadam", "radam", "adamax", "adagrad", "adadelta", "rmsprop"}
+_MOMENTS = {"adam", "adamw", "nadam", "radam", "adamax"}
+
+
+def build_optimizers(
+    model: nn.Module, section: Mapping[str, Any], *, layers: Sequence[str]
+) -> list[Optimizer]:
+    """The update rules over this rank's share of the trainable parameters: one, or two for muon.
+
+    Args:
+        layers: of the whole model, as `list_layers` names them before it is shared out.
+
+    Raises:
+        ValueError: nothing is trainable.
+    """
+    trainable = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    if not trainable:
+        raise ValueError("all parameters are frozen: there is nothing to train")
+    depths = {layer: depth for depth, layer in enumerate(reversed(layers))}
+    shares = {name: section["layer_decay"] ** depths.get(_layer_of(name, layers), 0) for name in trainable}
+    if section["name"] != "muon":
+        return [_build(section["name"], _group(trainable, shares, section), section)]
+    hidden = _hidden_matrices(model, trainable, layers)
+    rest = {name: value for name, value in trainable.items() if name not in hidden}
+    muon = torch.optim.Muon(
+        _group(hidden, shares, section),
+        lr=section["learning_rate"],
+        weight_decay=section["weight_decay"],
+        momentum=section["momentum"],
+        nesterov=section["nesterov"],
+        adjust_lr_fn="match_rms_adamw",  # so that one rate serves both
+    )
+    return [muon, _build("adamw", _group(rest, shares, section), section)] if rest else [muon]
+
+
+def set_rates(optimizers: Iterable[Optimizer], rate: float) -> None:
+    """Give each group its share of `rate`."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["rate_share"]
+
+
+def skips_on_device(optimizers: Iterable[Optimizer]) -> bool:
+    """Whether the updates can be called off by a tensor (`found_inf`), without waiting for the device."""
+    return all(getattr(optimizer, "_step_supports_amp_scaling", False) for optimizer in optimizers)
+
+
+def _build(name: str, groups: list[dict[str, Any]], section: Mapping[str, Any]) -> Optimizer:
+    options: dict[str, Any] = {"lr": section["learning_rate"]}
+    if name in _FUSED:
+        options["fused"] = True
+    if name in _DENOMINATORS:
+        options["eps"] = section["epsilon"]
+    if name in _MOMENTS:
+        options["betas"] = tuple(section["betas"])
+    if name in {"sgd", "rmsprop"}:
+        options["momentum"] = section["momentum"]
+    if name == "sgd":
+        options["nesterov"] = section["nesterov"]
+    built: Optimizer = _KINDS[name](groups, **options)
+    return built
+
+
+def _group(
+    parameters: Mapping[str, Tensor], shares: Mapping[str, float], section: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    groups: dict[tuple[Any, float, float], list[Tensor]] = {}
+    for name, value in parameters.items():
+        decay = section["weight_decay"] if section["decay_vectors"] or value.ndim > 1 else 0.0
+        groups.setdefault((getattr(value, "device_mesh", None), shares[name], decay), []).append(value)
+    return [
+        {"params": values, "rate_share": share, "weight_decay": decay}
+        for (_, share, decay), values in groups.items()
+    ]
+
+
+def list_layers(model: nn.Module) -> list[str]:
+    """The names of the modules that count as layers, from the input on: links with parameters."""
+    names = model.chain() if isinstance(model, Chained) else [name for name, _ in model.named_children()]
+    return [name for name in names if any(True for _ in model.get_submodule(name).parameters())]
+
+
+def _layer_of(name: str, layers: Sequence[str]) -> str:
+    return next((layer for layer in layers if name.startswith(f"{layer}.")), "")
+
+
+def _hidden_matrices(
+    model: nn.Module, trainable: Mapping[str, Tensor], layers: Sequence[str]
+) -> dict[str, Tensor]:
+    """Matrices of layers between the first and the last, embeddings left out (Jordan et al. 2024)."""
+    ends = {layers[0], layers[-1]}
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    return {
+        name: value
+        for name, value in trainable.items()
+        if value.ndim == 2 and id(value) not in tables and _layer_of(name, layers) not in ends
+    }

@@ -1,0 +1,89 @@
+"""What the journal says of steps and of validations; the only places where a run waits for its device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recaster.distributed.mesh import Mesh, sum_over_ranks
+from recaster.distributed.strategies.protocol import Strategy
+from recaster.models.losses import LossSum
+from recaster.training.loop import StepReport
+from recaster.training.micro_batches import cut_batch
+from recaster.training.trainable import TrainingSet
+
+_VALIDATION_ROWS = 512
+
+
+class StepWindow:
+    """Gathers steps until their record is due."""
+
+    def __init__(self, mesh: Mesh, *, steps: int, first: int) -> None:
+        self._mesh, self._steps, self._first = mesh, steps, first
+        self._began = self._window_began = time.perf_counter()
+        self._loss: Tensor | None = None
+        self._targets = 0
+
+    def add(self, report: StepReport) -> None:
+        """Take one step, without waiting for it."""
+        if report.targets:
+            self._loss = report.loss_sum if self._loss is None else self._loss + report.loss_sum
+            self._targets += report.targets
+
+    def close(self, report: StepReport) -> dict[str, Any]:
+        """The record of the steps since the last one, over all ranks; every rank calls it."""
+        mine = float(self._loss) if self._loss is not None else 0.0
+        loss, targets = sum_over_ranks([mine, float(self._targets)], self._mesh)
+        now = time.perf_counter()
+        step_seconds = (now - self._began) / (report.step - self._first)
+        record = {
+            "kind": "train",
+            "steps": self._steps,
+            "step": report.step,
+            "epoch": report.epoch,
+            "loss": loss / targets,
+            "learning_rate": report.learning_rate,
+            "gradient_norm": float(report.gradient_norm),
+            "samples_per_second": targets / (now - self._window_began),
+            "seconds_left": (self._steps - report.step) * step_seconds,
+            "time": time.time(),
+        }
+        self._loss, self._targets, self._window_began = None, 0, now
+        return record
+
+
+@torch.no_grad()
+def measure_validation(
+    strategy: Strategy,
+    data: TrainingSet,
+    *,
+    mesh: Mesh,
+    loss_sum: LossSum,
+    correct: Callable[[Tensor, Tensor], Tensor],
+) -> dict[str, float]:
+    """Mean loss a target and share of hits over `data`, on all ranks together."""
+    strategy.module.eval()
+    loss, hits, count = (torch.zeros((), dtype=torch.float64, device=mesh.device) for _ in range(3))
+    passes, rows = strategy.passes or 1, strategy.rows_per_pass or _VALIDATION_ROWS
+    together = passes * rows * mesh.data_ranks
+    for start in range(0, len(data), together):
+        pieces = cut_batch(
+            np.arange(start, min(start + together, len(data))),
+            data=data,
+            strategy=strategy,
+            mesh=mesh,
+            micro_batch_size=rows,
+        )
+        for logits, piece in zip(strategy.predict(pieces), pieces, strict=mesh.speaks):
+            if mesh.speaks:
+                targets = piece.targets[: piece.counted]
+                loss += loss_sum(logits, targets)
+                hits += correct(logits, targets)
+                count += piece.counted
+    total, right, targets_seen = sum_over_ranks([float(loss), float(hits), float(count)], mesh)
+    return {"loss": total / targets_seen, "accuracy": right / targets_seen, "time": time.time()}
