@@ -135,6 +135,11 @@ def test_pages_name_real_commands_and_targets() -> None:
         assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE)) <= targets, page
 
 
+def test_no_python_below_mlflow() -> None:
+    """It would shadow the package of its name wherever the project's folder is on the path."""
+    assert list((ROOT / "mlflow").rglob("*.py")) == []
+
+
 def test_torch_is_pinned() -> None:
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     assert "torch>=2.11,<3" in wanted
