@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 TORCH := $(shell grep '^torch==' constraints.txt)
 .DEFAULT_GOAL := help
-.PHONY: help run test check format reference ui up down clean bench-overhead contract-table kill-campaign bench-launchers
+.PHONY: help run test check format reference ui up down bench-overhead contract-table kill-campaign bench-launchers bench-communication clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -55,6 +55,8 @@ kill-campaign: $(VENV)/.installed ## 20 runs with three kills each (about 10 min
 
 bench-launchers: .venv-ray/.installed ## several hosts (network namespaces) and a Ray cluster, with losses (about 10 minutes, as root)
 	.venv-ray/bin/python -m benchmarks.launchers
+bench-communication: $(VENV)/.installed ## schemes over shaped links, in network namespaces (root; about half an hour)
+	$(PY) -m benchmarks.communication
 
 clean: ## remove the environment and all local state (stop services first)
 	rm -rf $(VENV) .venv-ray .recaster

@@ -89,7 +89,8 @@ def run_plain_fused(task: Task, folder: Path, options: Options) -> float:
 def run_recaster(task: Task, folder: Path, options: Options) -> float:
     """The engine's own rank, from its first step to its last checkpoint."""
     from recaster.distributed.mesh import join_mesh
-    from recaster.recipe.schema import DistributedSection, Optimizer, TrainSection
+    from recaster.recipe.distributed import DistributedSection
+    from recaster.recipe.training import Optimizer, TrainSection
     from recaster.training.rank import Run
 
     steps_per_epoch = -(-task.rows // task.batch)

@@ -33,7 +33,13 @@ from tests.faults.training_runs import (
     weights_of,
 )
 
-_SMALL = ("train.epochs=3", "train.batch_size=16", "model.width=8", "train.checkpoint_every_steps=7")
+_SMALL = (
+    "train.epochs=3",
+    "train.batch_size=16",
+    "model.width=8",
+    "train.checkpoint_every_steps=7",
+    "train.record_every_steps=1",
+)
 _KINDS = ("rank", "all ranks", "launcher")
 _WITHIN_SECONDS = 60
 

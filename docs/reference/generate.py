@@ -14,7 +14,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from recaster.cli.main import app
-from recaster.recipe import schema
+from recaster.recipe import communication, distributed, schema, search, training
 
 HERE = Path(__file__).parent
 _MADE = "<!-- Made by docs/reference/generate.py; edit the source instead. -->\n"
@@ -55,6 +55,17 @@ def render_recipe() -> str:
     return "\n".join(parts)
 
 
+_WORDS = {
+    "boolean": "true or false",
+    "string": "text",
+    "integer": "whole number",
+    "number": "number",
+    "null": "nothing",
+}
+_STEP_DOWN = {"array": ".N", "object": ".KEY"}
+"""How the path goes on below a list and below a mapping."""
+
+
 def _render_section(name: str, path: str, section: dict[str, Any], known: dict[str, Any]) -> list[str]:
     meanings = _meanings(name)
     heading = f"## {path.rstrip('.')}\n\n" if path else ""
@@ -66,14 +77,14 @@ def _render_section(name: str, path: str, section: dict[str, Any], known: dict[s
         text = " ".join(meaning.split()).replace("|", "\\|")
         rows.append(f"| `{path}{key}` | {_type(field)} | {_default(key, field, section)} | {text} |")
         if inner:
-            deeper = f"{path}{key}{'.N' if field.get('type') == 'array' else ''}."
+            deeper = f"{path}{key}{_STEP_DOWN.get(field.get('type', ''), '')}."
             below += _render_section(inner, deeper, known[inner], known)
     return ["\n".join(rows) + "\n", *below]
 
 
 def _meanings(section: str) -> dict[str, str]:
     """The text under each field of a section."""
-    (tree,) = ast.parse(inspect.getsource(getattr(schema, section))).body
+    (tree,) = ast.parse(inspect.getsource(_find_section(section))).body
     assert isinstance(tree, ast.ClassDef)
     return {
         field.target.id: text.value.value
@@ -85,9 +96,17 @@ def _meanings(section: str) -> dict[str, str]:
     }
 
 
+def _find_section(name: str) -> type:
+    places = (schema, training, distributed, communication, search)
+    return next(getattr(place, name) for place in places if hasattr(place, name))
+
+
 def _reference(field: dict[str, Any]) -> str:
     """The section that the field holds, or a list of; empty for a plain value."""
-    for place in (field, field.get("items", {}), *field.get("anyOf", [])):
+    inner = [
+        place for place in (field.get("items"), field.get("additionalProperties")) if isinstance(place, dict)
+    ]
+    for place in (field, *inner, *field.get("anyOf", [])):
         if "$ref" in place:
             return str(place["$ref"]).rsplit("/", 1)[-1]
     return ""
@@ -101,9 +120,10 @@ def _type(field: dict[str, Any]) -> str:
     if choices := field.get("enum") or ([field["const"]] if "const" in field else []):
         return ", ".join(f"`{choice}`" for choice in choices)
     if field.get("type") == "array":
-        return f"list of {_type(field['items'])}s"
-    words = {"string": "text", "integer": "whole number", "number": "number", "null": "nothing"}
-    return words[field["type"]] + _bounds(field)
+        return "list of values" if "anyOf" in field["items"] else f"list of {_type(field['items'])}s"
+    if field.get("type") == "object":
+        return "sections by key"
+    return _WORDS[field["type"]] + _bounds(field)
 
 
 def _bounds(field: dict[str, Any]) -> str:

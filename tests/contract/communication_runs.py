@@ -1,13 +1,13 @@
 """The runs behind the contract of communication: each scheme, on two ranks, over the same global batches.
 
-Every case trains in the loop's order (accumulate, clip, update, zero), twice whole and once cut at half: a
-checkpoint of the first rank's weights and moments, and each rank's memory in a file of its own.
+Every case trains with the product's own loop, twice whole and once cut at half, from a checkpoint.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,21 @@ from recaster.distributed.communication.exchange import Gradients, GradientSchem
 from recaster.distributed.communication.powersgd import PowerSGD
 from recaster.distributed.communication.stale import StaleServer
 from recaster.distributed.communication.topk import TopK
-from recaster.distributed.gradients import clip_gradients
 from recaster.distributed.mesh import Mesh, build_mesh
 from recaster.distributed.strategies.build import build_communication, build_strategy, mesh_shape
 from recaster.distributed.strategies.protocol import Strategy
-from recaster.recipe.schema import CommunicationSection, DistributedSection
-from recaster.training.micro_batches import cut_batch
+from recaster.models.losses import build_loss
+from recaster.recipe.communication import CommunicationSection
+from recaster.recipe.distributed import DistributedSection
+from recaster.recipe.training import Optimizer
+from recaster.training.checkpoint import Saved, load_memory, load_newest_checkpoint
+from recaster.training.feed import Feed
+from recaster.training.loop import TrainState, train_steps
+from recaster.training.optimizers import build_optimizers
 from recaster.training.sampler import Sampler
-from tests.contract.strategy_runs import BATCH, SAMPLES, Rows, Task, build_model
+from recaster.training.saver import Saver
+from recaster.training.update import Update
+from tests.contract.strategy_runs import BATCH, SAMPLES, Rows, build_model
 
 STEPS, HALF = 10, 5
 MAX_NORM = 0.5  # below every step's norm: each step is clipped
@@ -175,11 +182,11 @@ def _work(rank: int, ranks: int, cases: Sequence[Case], folder: Path) -> None:
         for case in cases:
             place = folder / case.name
             place.mkdir(exist_ok=True)
-            _Run(case, place, "whole").train(1, case.steps)
+            _Run(case, place, "whole").train(case.steps)
             if case.again:
-                _Run(case, place, "again").train(1, case.steps)
-                _Run(case, place, "cut").train(1, HALF)
-                _Run(case, place, "cut").resume(HALF).train(HALF + 1, case.steps)
+                _Run(case, place, "again").train(case.steps)
+                _Run(case, place, "cut").train(HALF)
+                _Run(case, place, "cut").resume().train(case.steps)
         if ranks == 2:
             _feed_back(folder, rank)
     finally:
@@ -238,47 +245,55 @@ class _Run:
             micro_batch_size=case.micro,
             communication=communication,
         )
-        kinds: dict[str, Any] = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
         rate = 1e-3 if case.optimizer == "adamw" else 1e-2
-        self.optimizer = kinds[case.optimizer](self.strategy.module.parameters(), lr=rate)
+        plain = {"momentum": 0.0} if case.optimizer == "sgd" else {}
+        options = Optimizer(name=case.optimizer, learning_rate=rate, weight_decay=0.01, **plain)  # type: ignore[arg-type]
+        module = self.strategy.module
+        optimizers = build_optimizers(module, options.model_dump(), layers=[])
+        self.saved = Saved(module=module, optimizers=optimizers)
+        self.update = Update(
+            module, optimizers, communication, self.mesh, precision="float32", max_gradient_norm=case.clip
+        )
+        self.rate, self.step = rate, 0
         self.losses: list[float] = []
 
-    def resume(self, step: int) -> _Run:
-        saved = torch.load(self.folder / f"checkpoint-{step}.pt", weights_only=True)
-        self.strategy.module.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.strategy.communication.load_memory(load_file(self._memory(step)))
+    def resume(self) -> _Run:
+        checkpoints = self.folder / "checkpoints"
+        self.step = load_newest_checkpoint(checkpoints, self.saved, on_damage=_refuse_damage)
+        memory = load_memory(checkpoints, self.step)
+        assert memory is not None
+        self.strategy.communication.load_memory(memory)
         return self
 
-    def train(self, first: int, last: int) -> None:
-        sampler = Sampler(samples=SAMPLES, batch_size=BATCH, seed=_SEED)
-        for step in range(first, last + 1):
-            order = sampler.order((step - 1) // sampler.steps_per_epoch)
-            self._step(step, sampler.rows(order, step - 1))
+    def train(self, last: int) -> None:
+        feed = Feed(
+            Rows("encoder"),
+            Sampler(samples=SAMPLES, batch_size=BATCH, seed=_SEED),
+            self.strategy,
+            self.mesh,
+            micro_batch_size=self.case.micro,
+            seed=_SEED,
+            steps=self.case.steps,
+        )
+        loop = train_steps(
+            TrainState(strategy=self.strategy, update=self.update, average=None, step=self.step),
+            feed=feed,
+            loss_sum=build_loss({"name": "cross-entropy", "label_smoothing": 0.0}, training=True),
+            rate_at=lambda _: self.rate,
+            mesh=self.mesh,
+            seed=_SEED,
+        )
+        with closing(loop) as reports:
+            for report in reports:
+                total = torch.stack([report.loss_sum, torch.tensor(float(report.targets))])
+                dist.all_reduce(total)
+                self.losses.append(float(total[0] / total[1]))
+                if report.step == last:
+                    break
         if last == self.case.steps:
             self._finish()
         else:
             self._save(last)
-
-    def _step(self, step: int, batch: Any) -> None:
-        pieces = cut_batch(
-            batch,
-            data=Rows("encoder"),
-            strategy=self.strategy,
-            mesh=self.mesh,
-            micro_batch_size=self.case.micro,
-            seed=None,
-        )
-        loss = self.strategy.accumulate(
-            pieces,
-            lambda logits, targets: Task().loss_sum(logits, targets, label_smoothing=0.0),
-            scale=self.mesh.data_ranks / len(batch),
-        )
-        clip_gradients(self.strategy.module, self.case.clip, self.mesh)
-        self.strategy.communication.update([self.optimizer], step=step)
-        self.optimizer.zero_grad()
-        dist.all_reduce(loss)
-        self.losses.append(float(loss) / len(batch))
 
     def _finish(self) -> None:
         communication = self.strategy.communication
@@ -296,16 +311,13 @@ class _Run:
             (self.folder / f"{self.name}.json").write_text(json.dumps(found))
 
     def _save(self, step: int) -> None:
-        """One rank's weights and moments stand for all; what differs is in each rank's memory."""
-        save_file(self.strategy.communication.memory(), self._memory(step))
-        if self.mesh.rank == 0:
-            state = {
-                "model": self.strategy.module.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-            }
-            torch.save(state, self.folder / f"checkpoint-{step}.pt")
-        self.strategy.communication.close()
+        """A checkpoint has the weights and moments of one rank; what differs is in each rank's memory."""
+        communication = self.strategy.communication
+        with closing(Saver(self.folder / "checkpoints", keep=2)) as saver:
+            saver.save(self.saved, step=step, memory=communication.memory(), also_keep=list)
+        communication.close()
         dist.barrier()
 
-    def _memory(self, step: int) -> Path:
-        return self.folder / f"memory-{step}-{self.mesh.rank}.safetensors"
+
+def _refuse_damage(message: str) -> None:
+    raise AssertionError(message)

@@ -59,6 +59,7 @@ def test_a_users_day(command: Command, project: Path, tmp_path: Path) -> None:
     _check_served(project, told, tmp_path)
     back = command("rollback", "digits", "--json")
     assert json.loads(back.stdout)["restored"] == "1"
+    assert json.loads(command("status", "--json").stdout)["models"]["digits"]["champion"] == "1"
     after = command(*run)
     assert after.returncode == 4 and "taken out of production" in after.stdout
     assert json.loads(after.stdout)["champion"] == "1"

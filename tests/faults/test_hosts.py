@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from recaster.distributed.network import address_towards, choose_interface, interface_of, is_local_address
 from tests.faults.hosts import Host, NotAllowedError, joined_hosts
 from tests.faults.processes import await_true
 from tests.faults.training_runs import (
@@ -27,6 +29,17 @@ def hosts() -> Iterator[list[Host]]:
             yield found
     except NotAllowedError as error:
         pytest.skip(f"needs network namespaces as hosts: {error}")
+
+
+def test_the_interface_is_the_one_that_leads_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert address_towards("127.0.0.1", 9) == "127.0.0.1" and interface_of("127.0.0.1") == "lo"
+    assert is_local_address("127.0.0.1") and not is_local_address("192.0.2.1")  # kept for documentation
+    assert interface_of("192.0.2.1") is None
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "mine")
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "")  # so that what is set below is taken back
+    monkeypatch.delenv("NCCL_SOCKET_IFNAME")
+    choose_interface("127.0.0.1", 9)
+    assert (os.environ["GLOO_SOCKET_IFNAME"], os.environ["NCCL_SOCKET_IFNAME"]) == ("mine", "lo")
 
 
 @pytest.mark.slow

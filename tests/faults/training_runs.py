@@ -41,7 +41,13 @@ except RecasterError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)
 """
-SLOWED = ("train.epochs=3", "train.batch_size=16", "model.width=8", "train.checkpoint_every_steps=10")
+SLOWED = (
+    "train.epochs=3",
+    "train.batch_size=16",
+    "model.width=8",
+    "train.checkpoint_every_steps=10",
+    "train.record_every_steps=1",
+)
 """Overrides for a couple of hundred small steps."""
 
 

@@ -78,6 +78,16 @@ def test_row_tables_are_made_from_results() -> None:
             assert table == render_rows(result, columns.split()), page
 
 
+def test_the_table_of_schemes_is_made_from_its_result() -> None:
+    from benchmarks.communication_targets import render_schemes
+
+    page = (ROOT / "docs" / "howto" / "communication.md").read_text()
+    found = re.search(r"<!-- schemes -->\n(.*?)<!-- end -->", page, re.DOTALL)
+    assert found
+    result = json.loads((ROOT / "benchmarks" / "results" / "communication.json").read_text())
+    assert found[1] == render_schemes(result)
+
+
 def test_faults_page_names_real_tests() -> None:
     page = (ROOT / "docs" / "faults.md").read_text()
     for path, name in re.findall(r"`((?:faults|e2e|unit|integration)/\w+\.py)(?:::(\w+))?`", page):
@@ -123,6 +133,11 @@ def test_pages_name_real_commands_and_targets() -> None:
         text = page.read_text()
         assert set(re.findall(r"(?:^|`)recaster ([a-z]+)", text, re.MULTILINE)) <= known, page
         assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE)) <= targets, page
+
+
+def test_no_python_below_mlflow() -> None:
+    """It would shadow the package of its name wherever the project's folder is on the path."""
+    assert list((ROOT / "mlflow").rglob("*.py")) == []
 
 
 def test_torch_is_pinned() -> None:

@@ -16,8 +16,8 @@ from recaster.distributed.communication.predict import (
 )
 from recaster.distributed.communication.server import divide
 from recaster.distributed.communication.topk import largest
-from recaster.recipe.load import dump_recipe, load_recipe, parse_recipe
-from recaster.recipe.schema import CommunicationSection
+from recaster.recipe.communication import CommunicationSection
+from recaster.recipe.load import load_recipe
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "digits.yaml"
 
@@ -26,7 +26,8 @@ def test_a_name_stands_for_a_schemes_defaults() -> None:
     assert CommunicationSection.model_validate("powersgd") == CommunicationSection(scheme="powersgd")
     recipe = load_recipe(RECIPE, ["communication=auto"])
     assert recipe.communication.scheme == "auto"
-    assert parse_recipe(dump_recipe(recipe)) == recipe
+    kept = recipe.communication.model_dump_json()
+    assert CommunicationSection.model_validate_json(kept) == recipe.communication
 
 
 @pytest.mark.parametrize(

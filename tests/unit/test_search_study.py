@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from recaster.recipe.schema import SearchSection
+from recaster.recipe.search import SearchSection
 from recaster.search.plots import plot_history, plot_importance
 from recaster.search.study import Study
 

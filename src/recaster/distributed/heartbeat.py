@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from recaster.core.files import storage_errors
+
 HEARTBEATS = "heartbeats"
 PATIENT_PHASES = ("start", "compile", "save")
 """What may take ten times the hang timeout: imports and joining, a first compiled step, a checkpoint."""
@@ -72,11 +74,18 @@ def note(*, step: int, phase: str) -> None:
 
 @contextmanager
 def heartbeat(run_dir: Path) -> Iterator[None]:
-    """Write this rank's beat in `run_dir` once a second; one that ends in order takes it away."""
-    folder = run_dir / HEARTBEATS
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"rank-{int(os.environ['RANK']):05d}.json"
-    threading.Thread(target=_beat_on, args=(path,), name="heartbeat", daemon=True).start()
+    """Write this rank's beat in `run_dir` once a second; one that ends in order takes it away.
+
+    Raises:
+        StorageError: there is no room for it at the start; later it needs none.
+    """
+    path = run_dir / HEARTBEATS / f"rank-{int(os.environ['RANK']):05d}.json"
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        # Reserved here and overwritten in place: a disk that fills up later must not look like a hang.
+        os.pwrite(file, b" " * _RECORD_BYTES, 0)
+    threading.Thread(target=_beat_on, args=(file,), name="heartbeat", daemon=True).start()
     try:
         yield
     finally:
@@ -90,9 +99,7 @@ def read_beats(run_dir: Path) -> Iterator[Beat]:
             yield Beat(**json.loads(path.read_bytes()))
 
 
-def _beat_on(path: Path) -> None:
-    # Reserved once and overwritten in place: a disk that fills up later must not look like a hang.
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+def _beat_on(file: int) -> None:
     group = "{MASTER_ADDR}:{MASTER_PORT}/{WORLD_SIZE}".format(**os.environ)
     rank, host, pid = int(os.environ["RANK"]), socket.gethostname(), os.getpid()
     noted, notes, changed, beat = _PLACE.noted, 0, time.monotonic(), 0

@@ -13,7 +13,7 @@ from recaster.core.hashing import hash_value
 from recaster.core.steps import StepResult, fingerprint
 from recaster.pipeline.inputs import train_inputs
 from recaster.pipeline.open_cast import Cast
-from recaster.recipe.schema import SearchSection
+from recaster.recipe.search import SearchSection
 from recaster.search.study import COMPLETE, FAILED, PRUNED, RUNNING, Study, Trial
 
 _NOT_PART = ("trials", "parallel", "timeout_seconds")

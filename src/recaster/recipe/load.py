@@ -17,7 +17,8 @@ from ruamel.yaml.error import YAMLError
 from recaster.core.errors import RecipeError
 from recaster.core.files import write_bytes
 from recaster.core.hashing import canonical_json, hash_value
-from recaster.recipe.schema import Recipe, SearchSection
+from recaster.recipe.schema import Recipe
+from recaster.recipe.search import SearchSection
 from recaster.recipe.search_space import find_misfit, to_override
 
 _Location = tuple[int | str, ...]

@@ -17,7 +17,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from recaster.recipe.schema import Recipe, SearchParameter, SearchSection
+from recaster.recipe.schema import Recipe
+from recaster.recipe.search import SearchParameter, SearchSection
 
 SEARCHABLE = ("model", "train", "distributed", "communication")
 """The sections that training reads; all trials share one prepared data set."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from recaster.core.files import storage_errors
 from recaster.core.seeds import derive_seed
-from recaster.recipe.schema import Pruner, SearchParameter, SearchSection
+from recaster.recipe.search import Pruner, SearchParameter, SearchSection
 from recaster.recipe.search_space import clean_number, is_integral, list_values
 
 if TYPE_CHECKING:

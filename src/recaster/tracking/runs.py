@@ -35,6 +35,10 @@ _PASSING = {
     "IO_ERROR",
 }
 """Error codes of a server that may answer later; MLflow's client reports a lost connection as internal."""
+_REPAIRS = {
+    "UNAUTHENTICATED": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)",
+    "PERMISSION_DENIED": "ask the server's administrator for the right to write this model",
+}
 _BACK_OFF_SECONDS = 10.0
 _METRICS = {
     "train": ("loss", "learning_rate", "gradient_norm", "samples_per_second"),
@@ -62,7 +66,8 @@ def service_errors(uri: str) -> Iterator[None]:
             "MLflow refused what it was asked.",
             where=uri,
             value=f"{error.error_code}: {_first_line(error)}",
-            repair="correct that in MLflow (`recaster ui` shows it), then run the same command",
+            repair=_REPAIRS.get(error.error_code, "correct that in MLflow (`recaster ui` shows it)")
+            + "; then run the same command",
         ) from error
 
 

@@ -21,17 +21,9 @@ def main() -> int:
     run_dir = Path(sys.argv[1])
     if (run_dir / FAILURE).exists():  # a restart would only end in the same deliberate error
         return 1
-    with heartbeat(run_dir):
-        return _train(run_dir)
-
-
-def _train(run_dir: Path) -> int:
-    choose_interface(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
-    from recaster.training.rank import train_rank
-
     try:
-        fit_plan(run_dir, ranks=int(os.environ["WORLD_SIZE"]))
-        train_rank(run_dir)
+        with heartbeat(run_dir):
+            _train(run_dir)
     except RecasterError as error:
         failure = {
             "kind": type(error).__name__,
@@ -45,6 +37,14 @@ def _train(run_dir: Path) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
+
+
+def _train(run_dir: Path) -> None:
+    choose_interface(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+    fit_plan(run_dir, ranks=int(os.environ["WORLD_SIZE"]))
+    from recaster.training.rank import train_rank
+
+    train_rank(run_dir)
 
 
 if __name__ == "__main__":

@@ -75,6 +75,11 @@ class Adviser:
         """The present scheme's name; empty before the first step."""
         return self._name
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """What was measured, predicted and chosen: the content of `communication.json`."""
+        return self._record
+
     def choose(self, run_pass: Callable[[], object], parameters: Sequence[nn.Parameter]) -> Communication:
         """The scheme for the next step; all ranks get the same.
 

@@ -26,17 +26,17 @@ class TopK(GradientScheme):
     def exchange(self, gradients: Gradients) -> torch.futures.Future[Tensor]:
         """See `Exchange`."""
         flat, ranks = gradients.flat, self.group.size()
-        if self._feedback:
-            flat += self._residual.arranged(gradients)
+        residual = self._residual.arranged(gradients) if self._feedback else None
+        if residual is not None:
+            flat += residual
         chosen = largest(flat, max(1, round(self._fraction * flat.numel())))
         # One message for both, since a collective costs a round trip: values travel as their bits.
         mine = torch.cat([chosen.int(), flat[chosen].view(torch.int32)])
         gathered = [torch.empty_like(mine) for _ in range(ranks)]
         work = dist.all_gather(gathered, mine, group=self.group, async_op=True)
-        if self._feedback:
-            kept = flat.clone()
-            kept[chosen] = 0
-            self._residual.keep(kept)
+        if residual is not None:  # in place: a new tensor of this size costs as much as all the rest
+            residual.copy_(flat)
+            residual[chosen] = 0
         flat.zero_()
         work.wait()
         for sent in gathered:  # in the ranks' order, so that all ranks have the same sum
