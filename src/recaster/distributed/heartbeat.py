@@ -72,6 +72,12 @@ def note(*, step: int, phase: str) -> None:
     _PLACE.noted = (step, phase)
 
 
+def note_again() -> None:
+    """Say that training got on within the phase it is in: one of many batches was validated."""
+    step, phase = _PLACE.noted
+    _PLACE.noted = (step, phase)
+
+
 @contextmanager
 def heartbeat(run_dir: Path) -> Iterator[None]:
     """Write this rank's beat in `run_dir` once a second; one that ends in order takes it away.

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recaster.distributed.heartbeat import note_again
 from recaster.distributed.mesh import Mesh, sum_over_ranks
 from recaster.distributed.strategies.protocol import Strategy
 from recaster.models.losses import LossSum
@@ -84,6 +85,7 @@ def measure_validation(
             mesh=mesh,
             micro_batch_size=rows,
         )
+        note_again()
         for logits, piece in zip(strategy.predict(pieces), pieces, strict=mesh.speaks):
             if mesh.speaks:
                 targets = piece.targets[: piece.counted]
