@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 TORCH := $(shell grep '^torch==' constraints.txt)
 .DEFAULT_GOAL := help
-.PHONY: help run test check format ui up down clean bench-overhead bench-communication contract-table
+.PHONY: help run test check format reference ui up down bench-overhead contract-table kill-campaign bench-launchers bench-communication bench-engine bench-engine-gpu clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -32,6 +32,9 @@ format: $(VENV)/.installed ## format and repair what can be repaired
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
+reference: $(VENV)/.installed ## write docs/reference from --help and the schema
+	$(PY) docs/reference/generate.py
+
 ui up down: $(VENV)/.installed ## pages; server and worker; stop them
 	$(PY) -m recaster.cli $@
 
@@ -41,8 +44,31 @@ bench-overhead: $(VENV)/.installed ## the cost over a plain script (about 5 minu
 contract-table: $(VENV)/.installed ## measure how far each strategy is from one process
 	$(PY) -m benchmarks.strategies
 
+kill-campaign: $(VENV)/.installed ## 20 runs with three kills each (about 10 minutes); SET="key=value ..." NAME=file
+	$(PY) -m benchmarks.kill_campaign $(foreach text,$(SET),--set $(text)) $(if $(NAME),--name $(NAME))
+
+.venv-ray/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' -c constraints.txt
+	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,ray]' -c constraints.txt
+	touch $@
+
+bench-launchers: .venv-ray/.installed ## several hosts (network namespaces) and a Ray cluster, with losses (about 10 minutes, as root)
+	.venv-ray/bin/python -m benchmarks.launchers
 bench-communication: $(VENV)/.installed ## schemes over shaped links, in network namespaces (root; about half an hour)
 	$(PY) -m benchmarks.communication
 
+.venv-bench/.installed: benchmarks/engine-requirements.txt constraints.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' -c constraints.txt
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/engine-requirements.txt -c constraints.txt
+	touch $@
+
+bench-engine: .venv-bench/.installed ## the engine's step against plain loops and peers, on the CPU (about 15 minutes)
+	PYTHONPATH=src .venv-bench/bin/python -m benchmarks.engine
+
+bench-engine-gpu: ## the same on a GPU, against plain loops; needs torch, numpy, safetensors, pydantic
+	PYTHONPATH=src $(PYTHON) -m benchmarks.engine --device cuda --precision bf16 --compile --tasks cnn encoder --no-peers
+
 clean: ## remove the environment and all local state (stop services first)
-	rm -rf $(VENV) .recaster
+	rm -rf $(VENV) .venv-ray .venv-bench .recaster

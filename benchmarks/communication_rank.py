@@ -23,7 +23,9 @@ from recaster.distributed.communication.stale import StaleServer
 from recaster.distributed.mesh import Mesh, build_mesh
 from recaster.distributed.parent_death import die_with_parent
 from recaster.distributed.strategies.build import build_communication, build_strategy, mesh_shape
-from recaster.recipe.schema import CommunicationSection, DistributedSection, Optimizer
+from recaster.recipe.communication import CommunicationSection
+from recaster.recipe.distributed import DistributedSection
+from recaster.recipe.training import Optimizer
 from recaster.training.feed import Feed
 from recaster.training.loop import TrainState, train_steps
 from recaster.training.optimizers import build_optimizers

@@ -30,12 +30,22 @@ def target(name: str, wanted: str, measured: float, *, met: bool) -> dict[str, A
 
 
 def write_result(
-    name: str, question: str, rows: list[dict[str, Any]], targets: list[dict[str, Any]], packages: list[str]
+    name: str,
+    question: str,
+    rows: list[dict[str, Any]],
+    targets: list[dict[str, Any]],
+    packages: list[str],
+    *,
+    command: str | None = None,
 ) -> Path:
-    """Write `results/NAME.json`, and print the targets as a table."""
+    """Write `results/NAME.json`, and print the targets as a table.
+
+    Args:
+        command: what makes it, where that is not `make bench-NAME`.
+    """
     result = {
         "question": question,
-        "command": f"make bench-{name}",
+        "command": command or f"make bench-{name}",
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": describe_hardware(),
         "versions": {
@@ -60,3 +70,17 @@ def render_targets(result: dict[str, Any]) -> str:
         for row in result["targets"]
     ]
     return "\n".join(lines) + "\n"
+
+
+def render_rows(result: dict[str, Any], columns: list[str]) -> str:
+    """Those rows that have all `columns`, as the Markdown table that the docs show."""
+    lines = [f"| {' | '.join(name.replace('_', ' ') for name in columns)} |", "|---" * len(columns) + "|"]
+    for row in result["rows"]:
+        if all(name in row for name in columns):
+            cells = [_word(row[name]) for name in columns]
+            lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _word(value: object) -> object:
+    return {"True": "yes", "False": "no"}.get(str(value), value)

@@ -10,20 +10,26 @@ from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 
 from recaster import pipeline
 from recaster.core.settings import quiet_dependencies
 from tasks.evaluate_model import evaluate_model
+from tasks.log_progress import PrefectReporter
 from tasks.prepare_data import prepare_data
 from tasks.promote_model import promote_model
 from tasks.register_model import register_model
-from tasks.show_progress import PrefectReporter
 from tasks.snapshot_data import snapshot_data
 from tasks.train_model import train_model
 from tasks.validate_data import validate_data
 
 
-@flow(name="recast", persist_result=False, validate_parameters=False)
+def _name_run() -> str:
+    return f"{Path(flow_run.parameters['recipe']).stem}-{flow_run.id[:8]}"
+
+
+@flow(name="recast", flow_run_name=_name_run, persist_result=False, validate_parameters=False)
 def recast(recipe: str, overrides: list[str] | None = None, wait_seconds: float = 3600.0) -> dict[str, Any]:
     """Cast the recipe at path `recipe` once. A rerun finds finished steps and goes on from there.
 
@@ -43,5 +49,6 @@ def recast(recipe: str, overrides: list[str] | None = None, wait_seconds: float 
         registered = register_model(cast, raw, checked, prepared, trained, evaluated)
         promoted = promote_model(cast, registered, prepared, evaluated)
         summary = pipeline.summarize(cast, [raw, checked, prepared, trained, evaluated, registered, promoted])
+    get_run_logger().info("%s", summary.to_sentence())
     create_markdown_artifact(summary.to_markdown(), key=f"{cast.recipe.name}-cast")
     return summary.to_json()

@@ -8,6 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from recaster import pipeline
 from recaster.core.steps import StepResult
 from recaster.pipeline import Cast
+from tasks.log_step import logged
 from tasks.retry_policy import RETRY_DELAYS_SECONDS, worth_retrying
 
 
@@ -18,6 +19,7 @@ from tasks.retry_policy import RETRY_DELAYS_SECONDS, worth_retrying
     retry_delay_seconds=RETRY_DELAYS_SECONDS,
     retry_condition_fn=worth_retrying,
 )
+@logged
 def promote_model(
     cast: Cast,
     registered: StepResult,

@@ -9,6 +9,7 @@ from recaster import pipeline
 from recaster.core.progress import Reporter
 from recaster.core.steps import StepResult
 from recaster.pipeline import Cast
+from tasks.log_step import logged
 from tasks.retry_policy import RETRY_DELAYS_SECONDS, worth_retrying
 
 
@@ -19,6 +20,7 @@ from tasks.retry_policy import RETRY_DELAYS_SECONDS, worth_retrying
     retry_delay_seconds=RETRY_DELAYS_SECONDS,
     retry_condition_fn=worth_retrying,
 )
+@logged
 def train_model(
     cast: Cast,
     prepared: StepResult,

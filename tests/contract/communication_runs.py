@@ -27,7 +27,9 @@ from recaster.distributed.mesh import Mesh, build_mesh
 from recaster.distributed.strategies.build import build_communication, build_strategy, mesh_shape
 from recaster.distributed.strategies.protocol import Strategy
 from recaster.models.losses import build_loss
-from recaster.recipe.schema import CommunicationSection, DistributedSection, Optimizer
+from recaster.recipe.communication import CommunicationSection
+from recaster.recipe.distributed import DistributedSection
+from recaster.recipe.training import Optimizer
 from recaster.training.checkpoint import Saved, load_memory, load_newest_checkpoint
 from recaster.training.feed import Feed
 from recaster.training.loop import TrainState, train_steps

@@ -23,7 +23,8 @@ from recaster.distributed.mesh import build_mesh
 from recaster.distributed.strategies.build import build_strategy, mesh_shape
 from recaster.models import mlp, transformer_encoder
 from recaster.models.losses import build_loss
-from recaster.recipe.schema import DistributedSection, Optimizer, Schedule
+from recaster.recipe.distributed import DistributedSection
+from recaster.recipe.training import Optimizer, Schedule
 from recaster.training.checkpoint import Saved, load_newest_checkpoint, read_weights
 from recaster.training.feed import Feed
 from recaster.training.loop import TrainState, train_steps

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlflow import MlflowClient
 from tests.conftest import Command
 
 _WEAK = ("--set", "train.epochs=6", "--set", "gate.bars.0.min=0.5", "--set", "gate.bars.1.max=3.0")
@@ -40,6 +41,7 @@ def test_a_users_day(command: Command, project: Path, tmp_path: Path) -> None:
     told = json.loads(worse.stdout)
     assert (told["champion"], told["model_version"]) == ("1", "2")
     assert "does not beat champion version 1" in " ".join(told["reasons"])
+    _check_refusal_is_noted(project)
     reused = {step["step"]: step["reused"] for step in told["steps"]}
     assert reused["prepare"] and not reused["train"]
 
@@ -57,6 +59,7 @@ def test_a_users_day(command: Command, project: Path, tmp_path: Path) -> None:
     _check_served(project, told, tmp_path)
     back = command("rollback", "digits", "--json")
     assert json.loads(back.stdout)["restored"] == "1"
+    assert json.loads(command("status", "--json").stdout)["models"]["digits"]["champion"] == "1"
     after = command(*run)
     assert after.returncode == 4 and "taken out of production" in after.stdout
     assert json.loads(after.stdout)["champion"] == "1"
@@ -64,6 +67,15 @@ def test_a_users_day(command: Command, project: Path, tmp_path: Path) -> None:
     assert len(json.loads(command("history", "--json").stdout)["casts"]) == 4
     assert "prefect" in json.loads(command("status", "--json").stdout)["services"]
     assert json.loads(command("down", "--json").stdout)["stopped"] == ["prefect"]
+
+
+def _check_refusal_is_noted(project: Path) -> None:
+    """The version's page says why, and the run's page what was measured."""
+    uri = f"sqlite:///{project}/.recaster/mlflow/mlflow.db"
+    client = MlflowClient(uri, uri)
+    refused = client.get_model_version_by_alias("digits", "challenger")
+    assert "does not beat champion version 1" in refused.tags["recaster.refused_because"]
+    assert "accuracy" in client.get_run(refused.run_id).data.tags["mlflow.note.content"]
 
 
 def _check_served(project: Path, told: dict[str, object], tmp_path: Path) -> None:

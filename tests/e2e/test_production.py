@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -13,25 +14,54 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.conftest import SMALL, Command
+from tests.conftest import ROOT, SMALL, Command
 from tests.faults.processes import RUN, await_true, free_port, signal_family, start_cast
 
 _OPEN_GATE = ("gate.bars.0.min=0.05", "gate.bars.1.max=10.0")
 
 
 @pytest.mark.timeout(300)
-def test_a_scheduled_cast_is_carried_out_by_the_worker(command: Command, project: Path) -> None:
-    """Every minute, as cron says; the worker's cast is an ordinary one, found finished by the command."""
-    overrides = [
-        part for text in (*SMALL, *_OPEN_GATE, "schedule.cron='* * * * *'") for part in ("--set", text)
-    ]
-    scheduled = command("schedule", "recipes/digits.yaml", *overrides, "--json")
+def test_the_worker_carries_out_deployments(command: Command, project: Path) -> None:
+    """Those of prefect.yaml when asked to, and those of `recaster schedule` as their cron line says."""
+    shutil.copy(ROOT / "prefect.yaml", project)
+    api_url = json.loads(command("up", "--json").stdout)["prefect"]
+    assert "successfully created" in _prefect(project, api_url, "--no-prompt", "deploy", "--all")
+    overrides = [*SMALL, *_OPEN_GATE]
+    told = json.dumps(overrides)
+    _prefect(
+        project, api_url, "deployment", "run", "recast/digits", "--watch", "--param", f"overrides={told}"
+    )
+    casts = project / ".recaster" / "casts"
+    assert len(list(casts.glob("*.json"))) == 1, "the worker's cast"
+
+    # Every minute, and with another seed, so that there is something to do.
+    changed = [*overrides, "train.seed=8", "schedule.cron='* * * * *'"]
+    arguments = ("recipes/digits.yaml", *(part for text in changed for part in ("--set", text)), "--json")
+    scheduled = command("schedule", *arguments)
     assert scheduled.returncode == 0, scheduled.stderr
     assert json.loads(scheduled.stdout)["deployment"] == "recast/digits"
-    casts = project / ".recaster" / "casts"
-    await_true(lambda: any(casts.glob("*.json")), seconds=200, what="the worker's cast")
-    again = command("run", "recipes/digits.yaml", *overrides, "--json")
-    assert again.returncode == 0 and "Nothing changed" in again.stderr, again.stderr
+    await_true(lambda: len(list(casts.glob("*.json"))) == 2, seconds=200, what="the worker's cast by cron")
+    again = command("run", *arguments)
+    assert "Nothing changed" in again.stderr, again.stderr
+    _check_stopped(command, project)
+
+
+def _prefect(project: Path, api_url: str, *arguments: str) -> str:
+    """Prefect's own command, as a user would call it in the project."""
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", *arguments],
+        cwd=project,
+        env={**os.environ, "PREFECT_API_URL": api_url},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def _check_stopped(command: Command, project: Path) -> None:
     assert set(json.loads(command("status", "--json").stdout)["services"]) == {"prefect", "worker"}
     services = (project / ".recaster" / "services").glob("*.json")
     started = [psutil.Process(json.loads(path.read_text())["pid"]) for path in services]

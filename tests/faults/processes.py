@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -32,6 +33,7 @@ except RecasterError as error:
 SLOW = (
     "train.epochs=60",
     "train.batch_size=32",
+    "train.record_every_steps=1",
     "model.width=8",
     "evaluate.bootstrap_samples=100",
     "gate.bars.0.min=0.3",
@@ -105,6 +107,18 @@ def find_ranks(run_dir: Path) -> list[psutil.Process]:
         if "recaster.training" in line and str(run_dir) in line:
             found.append(process)
     return found
+
+
+@contextmanager
+def lone_rank() -> Iterator[None]:
+    """Make this process the only rank of a process group."""
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def free_port() -> int:

@@ -13,7 +13,16 @@ import pytest
 
 from recaster.core.hashing import hash_file
 from tests.conftest import SMALL, Command
-from tests.faults.processes import RUN, SLOW, await_step, await_true, find_ranks, start_cast, start_command
+from tests.faults.processes import (
+    RUN,
+    SLOW,
+    await_step,
+    await_true,
+    find_ranks,
+    lone_rank,
+    start_cast,
+    start_command,
+)
 
 _KILL = (
     """
@@ -138,19 +147,25 @@ def test_full_disk_during_a_checkpoint_keeps_the_last_one(small_disk: Path) -> N
     import torch
 
     from recaster.core.errors import StorageError
-    from recaster.training.checkpoint import load_newest_checkpoint, save_checkpoint
+    from recaster.training.checkpoint import Saved, load_newest_checkpoint
+    from recaster.training.saver import Saver
 
     model = torch.nn.Linear(256, 256)  # 257 KiB, three times with the moments
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.ones(1, 256)).sum().backward()
     optimizer.step()
+    saved = Saved(module=model, optimizers=[optimizer])
     folder = small_disk / "checkpoints"
-    save_checkpoint(folder, step=1, model=model, optimizer=optimizer, keep=2)
-    subprocess.run(["mount", "-o", "remount,size=1100k", str(small_disk)], check=True)
-    with pytest.raises(StorageError, match="disk is full"):
-        save_checkpoint(folder, step=2, model=model, optimizer=optimizer, keep=2)
     told: list[str] = []
-    assert load_newest_checkpoint(folder, model=model, optimizer=optimizer, on_damage=told.append) == 1
+    with lone_rank():
+        saver = Saver(folder, keep=2)
+        saver.save(saved, step=1, memory={}, also_keep=tuple)
+        saver.wait()
+        subprocess.run(["mount", "-o", "remount,size=1100k", str(small_disk)], check=True)
+        saver.save(saved, step=2, memory={}, also_keep=tuple)
+        with pytest.raises(StorageError, match="disk is full"):
+            saver.close()
+        assert load_newest_checkpoint(folder, saved, on_damage=told.append) == 1
     assert told == []
 
 

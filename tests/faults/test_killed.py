@@ -17,7 +17,9 @@ from recaster.core.errors import CheckpointError, DivergedError
 from recaster.core.progress import SilentReporter
 from recaster.training.journal import read_journal
 from tests.conftest import SMALL
+from tests.faults.processes import lone_rank
 
+_STEPWISE = (*SMALL, "train.record_every_steps=1")
 _RUN = """
 import sys
 from pathlib import Path
@@ -31,7 +33,7 @@ pipeline.run(pipeline.open_cast(Path(sys.argv[1]), sys.argv[2:]), SilentReporter
 
 def _start(project: Path) -> subprocess.Popen[bytes]:
     recipe = str(project / "recipes" / "digits.yaml")
-    return subprocess.Popen([sys.executable, "-c", _RUN, recipe, *SMALL], start_new_session=True)
+    return subprocess.Popen([sys.executable, "-c", _RUN, recipe, *_STEPWISE], start_new_session=True)
 
 
 def _finish(project: Path) -> tuple[str, list[dict[str, object]], int]:
@@ -39,7 +41,7 @@ def _finish(project: Path) -> tuple[str, list[dict[str, object]], int]:
     from recaster.registry.versions import list_versions
     from recaster.tracking.runs import open_tracking
 
-    cast = pipeline.open_cast(project / "recipes" / "digits.yaml", SMALL)
+    cast = pipeline.open_cast(project / "recipes" / "digits.yaml", _STEPWISE)
     pipeline.run(cast, SilentReporter())
     trained = next((cast.settings.steps / "train").glob("*/result.json"))
     weights = trained.parent / "weights.safetensors"
@@ -118,25 +120,30 @@ def test_a_killed_rank_is_replaced(project: Path, tmp_path: Path) -> None:
 def test_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
     import torch
 
-    from recaster.training.checkpoint import load_newest_checkpoint, save_checkpoint
+    from recaster.training.checkpoint import Saved, load_newest_checkpoint
+    from recaster.training.saver import Saver
 
     model = torch.nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-    for step in (1, 2, 3):
-        model(torch.ones(1, 3)).sum().backward()
-        optimizer.step()
-        save_checkpoint(tmp_path, step=step, model=model, optimizer=optimizer, keep=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000002", "00000003"]
-    tensors = next((tmp_path / "00000003").glob("*.safetensors"))
-    content = bytearray(tensors.read_bytes())
-    content[-1] ^= 1
-    tensors.write_bytes(content)
+    saved = Saved(module=model, optimizers=[optimizer])
     told: list[str] = []
-    assert load_newest_checkpoint(tmp_path, model=model, optimizer=optimizer, on_damage=told.append) == 2
-    assert "00000003 is damaged" in told[0]
-    (tmp_path / "00000002" / "state.json").write_text("{")
-    with pytest.raises(CheckpointError):
-        load_newest_checkpoint(tmp_path, model=model, optimizer=optimizer, on_damage=told.append)
+    with lone_rank():
+        saver = Saver(tmp_path, keep=2)
+        for step in (1, 2, 3):
+            model(torch.ones(1, 3)).sum().backward()
+            optimizer.step()
+            saver.save(saved, step=step, memory={}, also_keep=tuple)
+        saver.close()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["00000002", "00000003"]
+        tensors = next((tmp_path / "00000003").glob("*.safetensors"))
+        content = bytearray(tensors.read_bytes())
+        content[-1] ^= 1
+        tensors.write_bytes(content)
+        assert load_newest_checkpoint(tmp_path, saved, on_damage=told.append) == 2
+        assert "00000003 is damaged" in told[0]
+        (tmp_path / "00000002" / "state.json").write_text("{")
+        with pytest.raises(CheckpointError):
+            load_newest_checkpoint(tmp_path, saved, on_damage=told.append)
 
 
 def test_divergence_is_named(project: Path) -> None:

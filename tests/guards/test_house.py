@@ -65,6 +65,19 @@ def test_measured_tables_are_made_from_results() -> None:
         assert set(result) == {"question", "command", "date", "hardware", "versions", "rows", "targets"}
 
 
+def test_row_tables_are_made_from_results() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from record import render_rows
+
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    for page in pages:
+        for name, columns, table in re.findall(
+            r"<!-- rows: (\S+) (.+?) -->\n(.*?)<!-- end -->", page.read_text(), re.DOTALL
+        ):
+            result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+            assert table == render_rows(result, columns.split()), page
+
+
 def test_the_table_of_schemes_is_made_from_its_result() -> None:
     from benchmarks.communication_targets import render_schemes
 
@@ -88,6 +101,43 @@ def test_templates_are_the_project_s_own_files() -> None:
         ROOT / "recipes" / "digits.yaml"
     ).read_text()
     assert (library / "versioning" / "stages.yaml").read_text() == (ROOT / "dvc.yaml").read_text()
+
+
+def test_reference_pages_are_made_from_their_sources() -> None:
+    page = ROOT / "docs" / "reference" / "generate.py"
+    code = (
+        "import runpy, sys; pages = runpy.run_path(sys.argv[1])['PAGES'];"
+        "print([page.name for page, render in pages.items() if page.read_text() != render()])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(page)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]", "run `make reference`"
+
+
+def test_links_between_pages_hold() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "mlflow" / "README.md"]
+    broken = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+        if not (page.parent / target).exists()
+    ]
+    assert broken == []
+
+
+def test_pages_name_real_commands_and_targets() -> None:
+    reference = (ROOT / "docs" / "reference" / "command.md").read_text()
+    known = set(re.findall(r"^## recaster (\w+)", reference, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z -]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = {name for line in targets for name in line.split()}
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "mlflow" / "README.md"]:
+        text = page.read_text()
+        assert set(re.findall(r"(?:^|`)recaster ([a-z]+)", text, re.MULTILINE)) <= known, page
+        assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE)) <= targets, page
+
+
+def test_no_python_below_mlflow() -> None:
+    """It would shadow the package of its name wherever the project's folder is on the path."""
+    assert list((ROOT / "mlflow").rglob("*.py")) == []
 
 
 def test_torch_is_pinned() -> None:

@@ -16,8 +16,8 @@ from recaster.distributed.communication.predict import (
 )
 from recaster.distributed.communication.server import divide
 from recaster.distributed.communication.topk import largest
+from recaster.recipe.communication import CommunicationSection
 from recaster.recipe.load import load_recipe
-from recaster.recipe.schema import CommunicationSection
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "digits.yaml"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
 
 from recaster.evaluation import metrics
@@ -43,7 +44,33 @@ def test_intervals_hold_the_value_and_repeat() -> None:
     first = metrics.measure(PROBABILITIES, TARGETS, section)
     assert first == metrics.measure(PROBABILITIES, TARGETS, section)
     assert all(
-        entry["low"] <= entry["value"] <= entry["high"] for name, entry in first.items() if name == "accuracy"
+        first[name]["low"] <= first[name]["value"] <= first[name]["high"]
+        for name in ("accuracy", "macro_f1", "negative_log_likelihood")
     )
     same = metrics.paired_difference(PROBABILITIES, PROBABILITIES, TARGETS, "accuracy", section)
     assert same == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("rows", [1, 20, 359])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_wilson_against_scipy(rows: int, share: float, confidence: float) -> None:
+    hits = round(share * rows)
+    wanted = binomtest(hits, rows).proportion_ci(confidence, method="wilson")
+    assert metrics.wilson_interval(hits, rows, confidence) == pytest.approx(
+        (wanted.low, wanted.high), abs=1e-12
+    )
+
+
+def test_a_perfect_score_is_not_certain() -> None:
+    measured = metrics.measure(np.eye(4)[TARGETS], TARGETS, EvaluateSection(bootstrap_samples=100))
+    assert measured["accuracy"]["value"] == measured["accuracy"]["high"] == 1.0
+    # 300 of 300: 1 / (1 + z^2 / 300) with z = 1.95996.
+    assert measured["accuracy"]["low"] == pytest.approx(0.98736, abs=1e-5)
+
+
+def test_wilson_covers_the_truth_as_often_as_it_says() -> None:
+    hits = RANDOM.binomial(100, 0.97, 4000)
+    bounds = [metrics.wilson_interval(int(count), 100, 0.95) for count in hits]
+    covered = np.mean([low <= 0.97 <= high for low, high in bounds])
+    assert 0.92 < covered < 0.98

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from recaster.cli.services import answers, ensure_prefect
 from recaster.core.errors import RecasterError
@@ -22,20 +24,57 @@ def run_cast(cast: Cast, *, wait_seconds: float, reporter: Reporter) -> dict[str
     """
     from recaster import pipeline
 
+    def flow() -> Callable[..., dict[str, Any]]:
+        from flows.recast import recast
+
+        return recast
+
+    return _run_flow(cast, flow, pipeline.run, wait_seconds=wait_seconds, reporter=reporter)
+
+
+def run_search(cast: Cast, *, wait_seconds: float, reporter: Reporter) -> dict[str, Any]:
+    """Run the search's flow in this process and return the summary.
+
+    Raises:
+        RecasterError: raised by a step.
+        ServiceError: Prefect or MLflow does not answer before the search begins.
+    """
+    from recaster import pipeline
+
+    def flow() -> Callable[..., dict[str, Any]]:
+        from flows.search_hyperparameters import search_hyperparameters
+
+        return search_hyperparameters
+
+    return _run_flow(cast, flow, pipeline.search, wait_seconds=wait_seconds, reporter=reporter)
+
+
+class _Summary(Protocol):
+    def to_json(self) -> dict[str, Any]: ...
+
+
+def _run_flow(
+    cast: Cast,
+    import_flow: Callable[[], Callable[..., dict[str, Any]]],
+    run_without: Callable[[Cast, Reporter], _Summary],
+    *,
+    wait_seconds: float,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    from recaster import pipeline
+
     ensure_home(cast.settings)
     with pipeline.hold_model(cast, wait_seconds=wait_seconds, on_wait=reporter.say):
         pipeline.check_services(cast)
     api_url = ensure_prefect(cast.settings)
     os.environ["PREFECT_API_URL"] = api_url
     os.environ.setdefault("PREFECT_HOME", str(cast.settings.home / "prefect"))
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    _keep_terminal_clean()
     import httpx
     from prefect.exceptions import PrefectException
 
-    from flows.recast import recast
-
     try:
-        result: dict[str, Any] = recast(str(cast.path), list(cast.overrides), wait_seconds)
+        result = import_flow()(str(cast.path), list(cast.overrides), wait_seconds)
     except RecasterError:
         raise
     except (httpx.HTTPError, PrefectException, OSError, RuntimeError) as error:
@@ -43,8 +82,15 @@ def run_cast(cast: Cast, *, wait_seconds: float, reporter: Reporter) -> dict[str
             raise  # not Prefect's trouble
         reporter.say(f"Prefect stopped answering at {api_url} ({type(error).__name__}); going on without it")
         with pipeline.hold_model(cast, wait_seconds=wait_seconds, on_wait=reporter.say):
-            result = pipeline.run(cast, reporter).to_json()
+            result = run_without(cast, reporter).to_json()
     return result
+
+
+def _keep_terminal_clean() -> None:
+    """Let Prefect's log lines go to the run's page alone; the terminal has the cast's own."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    # A server that is gone takes no lines: the cast says so once, and not for each batch that is lost.
+    logging.raiseExceptions = False
 
 
 def schedule_cast(cast: Cast) -> dict[str, str]:
@@ -69,7 +115,6 @@ def schedule_cast(cast: Cast) -> dict[str, str]:
     from recaster.cli.services import POOL, ensure_worker
 
     ensure_worker(cast.settings, os.environ["PREFECT_API_URL"])
-    ensure_pool()
     recipe = cast.path.resolve()
     deployment = RunnerDeployment(
         name=cast.recipe.name,
@@ -82,18 +127,3 @@ def schedule_cast(cast: Cast) -> dict[str, str]:
     )
     identity = deployment.apply()
     return {"deployment": f"recast/{cast.recipe.name}", "id": str(identity), "cron": plan.cron}
-
-
-def ensure_pool() -> None:
-    """Make the process work pool if the server lacks it."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import WorkPoolCreate
-    from prefect.exceptions import ObjectAlreadyExists
-
-    from recaster.cli.services import POOL
-
-    with get_client(sync_client=True) as client:
-        try:
-            client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-        except ObjectAlreadyExists:
-            return

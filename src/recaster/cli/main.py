@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 RecipePath = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="override one value, as section.key=value")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="fail when another cast holds the model")]
+ModelName = Annotated[str, typer.Argument(help="the model's name", metavar="NAME")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
 _WAIT_SECONDS = 24 * 3600.0
 _INTERRUPTED = 130
@@ -96,8 +98,8 @@ def _settings() -> Settings:
 
 
 @app.command()
-def new(name: str, as_json: Json = False) -> None:
-    """Write a recipe to start from."""
+def new(name: ModelName, as_json: Json = False) -> None:
+    """Write a recipe to start from; in an empty folder, also the project around it."""
     from recaster import pipeline
 
     path = pipeline.new_recipe(_settings(), name)
@@ -128,9 +130,7 @@ def check(recipe: RecipePath, overrides: Set = None, as_json: Json = False) -> N
 def run(
     recipe: RecipePath,
     overrides: Set = None,
-    no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="fail when another cast holds the model")
-    ] = False,
+    no_wait: NoWait = False,
     as_json: Json = False,
 ) -> int:
     """Run a whole cast: from raw data to a champion, or a reason why not."""
@@ -151,14 +151,44 @@ def run(
 
 
 @app.command()
+def search(
+    recipe: RecipePath,
+    overrides: Set = None,
+    no_wait: NoWait = False,
+    write: Annotated[bool, typer.Option("--write", help="put the best values into the recipe")] = False,
+    as_json: Json = False,
+) -> None:
+    """Search hyper-parameters as the recipe's section search says."""
+    from recaster import pipeline
+    from recaster.cli.show import show_search
+    from tasks.show_progress import TerminalReporter
+
+    cast = _open(recipe, overrides)
+    if finished := pipeline.find_search(cast):
+        _say("Nothing changed; nothing to do.")
+        summary = finished.to_json()
+    else:
+        from recaster.cli.cast import run_search
+
+        wait_seconds = 0.0 if no_wait else _WAIT_SECONDS
+        summary = run_search(cast, wait_seconds=wait_seconds, reporter=TerminalReporter())
+    if write:
+        from recaster.recipe.load import write_values
+
+        write_values(recipe, summary["best"]["values"])
+    text = show_search(summary, recipe, overrides or [], written=write)
+    _emit({**summary, "written": write}, as_json=as_json, text=text)
+
+
+@app.command()
 def train(recipe: RecipePath, overrides: Set = None, as_json: Json = False) -> None:
-    """Run the steps up to training, without registering anything."""
+    """Run the steps up to training, in this process; `run` finds them finished."""
     _run_to("train", recipe, overrides, as_json=as_json)
 
 
 @app.command()
 def evaluate(recipe: RecipePath, overrides: Set = None, as_json: Json = False) -> None:
-    """Run the steps up to evaluation, without registering anything."""
+    """Run the steps up to evaluation, in this process; `run` finds them finished."""
     _run_to("evaluate", recipe, overrides, as_json=as_json)
 
 
@@ -172,18 +202,19 @@ def _run_to(
     name: str, recipe: Path, overrides: list[str] | None, *, as_json: bool, place: bool = False
 ) -> None:
     from recaster import pipeline
+    from recaster.cli.show import show_step
     from tasks.show_progress import TerminalReporter
 
     cast = _open(recipe, overrides)
     with pipeline.hold_model(cast, wait_seconds=_WAIT_SECONDS, on_wait=_say):
         result = pipeline.run_to(cast, name, TerminalReporter(), place=place)
     facts = {"step": name, "ref": result.ref, "reused": result.reused, **result.facts}
-    _emit(facts, as_json=as_json, text=json.dumps(facts, indent=1))
+    _emit(facts, as_json=as_json, text=show_step(facts))
 
 
 @app.command()
 def promote(
-    name: str, version: Annotated[str, typer.Option(help="model version")], as_json: Json = False
+    name: ModelName, version: Annotated[str, typer.Option(help="model version")], as_json: Json = False
 ) -> None:
     """Make a version champion by hand."""
     from recaster import pipeline
@@ -197,7 +228,7 @@ def promote(
 
 
 @app.command()
-def rollback(name: str, as_json: Json = False) -> None:
+def rollback(name: ModelName, as_json: Json = False) -> None:
     """Give production back to the champion before the present one."""
     from recaster import pipeline
 
@@ -210,7 +241,10 @@ def rollback(name: str, as_json: Json = False) -> None:
 
 
 @app.command()
-def history(name: Annotated[str | None, typer.Argument()] = None, as_json: Json = False) -> None:
+def history(
+    name: Annotated[str | None, typer.Argument(help="of this model alone", metavar="NAME")] = None,
+    as_json: Json = False,
+) -> None:
     """List the casts that did work, oldest first."""
     from recaster import pipeline
     from recaster.cli.show import show_history
@@ -287,7 +321,7 @@ def schedule(recipe: RecipePath, overrides: Set = None, as_json: Json = False) -
 
 @app.command()
 def predict(
-    name: str,
+    name: ModelName,
     source: Annotated[Path, typer.Argument(help="a .jsonl or .csv file, or an image folder")],
     alias: Annotated[str, typer.Option(help="which version")] = "champion",
     as_json: Json = False,

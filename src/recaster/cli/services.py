@@ -65,10 +65,23 @@ def ensure_prefect(settings: Settings) -> str:
 
 
 def ensure_worker(settings: Settings, api_url: str) -> None:
-    """Keep one worker on the process pool."""
+    """Keep one worker on the process pool, which is there when this returns: deployments name it."""
+    _ensure_pool(api_url)
     if find_service(settings, "worker") is None:
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
         _start(settings, "worker", command, POOL, {"PREFECT_API_URL": api_url})
+
+
+def _ensure_pool(api_url: str) -> None:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
+
+    with SyncPrefectClient(api_url) as client:
+        try:
+            client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+        except ObjectAlreadyExists:
+            return
 
 
 def ensure_mlflow(settings: Settings) -> str:

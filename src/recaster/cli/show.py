@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,7 @@ def show_summary(summary: dict[str, Any], recipe: Path) -> str:
         f"  champion   version {summary['champion'] or 'none'}",
         f"  data       version {summary['data_version'][:12]}",
         "",
-        f"  {'held-out metric':<26}{'value':>9}{'interval':>20}",
-        *(
-            f"  {metric:<26}{entry['value']:>9.4f}{entry['low']:>11.4f} … {entry['high']:.4f}"
-            for metric, entry in summary["metrics"].items()
-        ),
+        *_metric_lines(summary["metrics"]),
         "",
         f"  {'step':<26}{'seconds':>9}",
         *(
@@ -32,6 +29,50 @@ def show_summary(summary: dict[str, Any], recipe: Path) -> str:
         f"        recaster history {name}",
         f"        recaster run {recipe} --set train.epochs=1     a challenger that is refused",
     ]
+    return "\n".join(lines)
+
+
+def show_search(summary: dict[str, Any], recipe: Path, overrides: list[str], *, written: bool) -> str:
+    """A search's end: the best trial, what mattered, what to type next."""
+    best, counts, shares = summary["best"], summary["counts"], summary["importance"]
+    ended = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    held = [*overrides, *([] if written else best["overrides"])]
+    settings = " ".join(f"--set {shlex.quote(text)}" for text in held)
+    keys = [*shares, *(key for key in best["values"] if key not in shares)]
+    lines = [
+        "",
+        f"  search     {summary['name']}, {ended} of {summary['wanted']} trials",
+        f"  best       {summary['metric']} {best['metric']:.6g}, trial {best['trial']} (from 0)",
+        "",
+        f"  {'parameter':<40}{'best value':>14}{'importance':>12}",
+        *(f"  {key:<40}{best['values'].get(key)!s:>14}{shares.get(key, ''):>12}" for key in keys),
+        "",
+        *([] if summary["finished"] else ["  not all trials ended: the same command goes on", ""]),
+        f"  next: recaster run {recipe} {settings}".rstrip(),
+    ]
+    if not written:
+        lines.append("        the same command with --write puts the values into the recipe")
+    return "\n".join([*lines, "        recaster ui                              see the trials in MLflow"])
+
+
+def _metric_lines(metrics: dict[str, dict[str, float]]) -> list[str]:
+    return [
+        f"  {'held-out metric':<26}{'value':>9}{'interval':>20}",
+        *(
+            f"  {metric:<26}{entry['value']:>9.4f}{entry['low']:>11.4f} … {entry['high']:.4f}"
+            for metric, entry in metrics.items()
+        ),
+    ]
+
+
+def show_step(facts: dict[str, Any]) -> str:
+    """One step's end: what it found out, a line a fact; metrics as a table."""
+    found = "  found finished" if facts["reused"] else ""
+    lines = ["", f"  {facts['step']:<26}{facts['ref']}{found}"]
+    rest = {name: value for name, value in facts.items() if name not in {"step", "ref", "reused", "metrics"}}
+    lines += [f"  {name:<26}{value}" for name, value in rest.items()]
+    if "metrics" in facts:
+        lines += ["", *_metric_lines(facts["metrics"])]
     return "\n".join(lines)
 
 

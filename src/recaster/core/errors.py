@@ -11,7 +11,9 @@
     ├── CheckpointError          1  no usable checkpoint is left
     ├── DivergedError            1  loss or gradient became non-finite
     ├── OutOfMemoryError         1  memory does not hold the model and one sample
-    └── TrainingError            1  the training processes ended without a result
+    ├── TrainingError            1  the training processes ended without a result
+    ├── SearchError              1  no trial of a search came to its end
+    └── StoppedError             1  training was stopped on purpose, and can go on
 
 A gate that says no (exit code 4) is a result, not an error.
 
@@ -103,3 +105,11 @@ class OutOfMemoryError(RecasterError):
 
 class TrainingError(RecasterError):
     """The training processes ended without a result; their log is named."""
+
+
+class SearchError(RecasterError):
+    """A search ended without one complete trial."""
+
+
+class StoppedError(RecasterError):
+    """Training was stopped on purpose; its checkpoints are kept."""

@@ -29,6 +29,8 @@ _QUIET = {
     # Progress bars and hints of libraries would bury the cast's own lines.
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    # Standard output belongs to `--json`.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 _PROJECT_MARKS = ("dvc.yaml", ".dvc")
 

@@ -25,14 +25,14 @@ def group_by_layout(tensors: Iterable[Tensor]) -> list[list[Any]]:
     return list(groups.values())
 
 
-def gradient_norm(parameters: Sequence[Tensor], mesh: Mesh, *, whole: bool) -> Tensor:
-    """The norm of the gradient of all ranks' `parameters` together, shape `()`, the same on every rank.
+def gradient_norm(groups: Sequence[Sequence[Tensor]], mesh: Mesh, *, whole: bool) -> Tensor:
+    """The norm of the gradient of all ranks' parameters together, shape `()`, the same on every rank.
 
     Args:
+        groups: this rank's parameters, as `group_by_layout` divides them.
         whole: data ranks have the same gradients; else the norm is that of this rank's own.
     """
-    gradients = [value.grad for value in parameters if value.grad is not None]
-    norms = [_whole(get_total_norm(group)) for group in group_by_layout(gradients)]
+    norms = [_whole(get_total_norm(gradients)) for gradients in _gradients(groups)]
     total = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
     if whole and mesh.size(PIPE) > 1:  # each stage's parameters are on its own ranks
         total = total.square()
@@ -41,13 +41,17 @@ def gradient_norm(parameters: Sequence[Tensor], mesh: Mesh, *, whole: bool) -> T
     return total
 
 
-def scale_gradients(parameters: Sequence[Tensor], factor: Tensor) -> None:
+def scale_gradients(groups: Sequence[Sequence[Tensor]], factor: Tensor) -> None:
     """Multiply the gradients by `factor` `()` in place."""
-    gradients = [value.grad for value in parameters if value.grad is not None]
-    for group in group_by_layout(gradients):
-        # Foreach operations do not mix plain tensors with DTensors, so the factor is a number or local.
-        local = [_local(gradient) for gradient in group]
-        torch._foreach_mul_(local, factor)
+    for gradients in _gradients(groups):
+        # Foreach operations do not mix DTensors with a plain factor.
+        torch._foreach_mul_([_local(gradient) for gradient in gradients], factor)
+
+
+def _gradients(groups: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+    """Those there are, in groups that have any."""
+    found = [[value.grad for value in group if value.grad is not None] for group in groups]
+    return [gradients for gradients in found if gradients]
 
 
 def _whole(norm: Tensor) -> Tensor:

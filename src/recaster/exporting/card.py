@@ -31,7 +31,7 @@ def write_card(
         "",
         f"Data version `{data_version}`, licence of the data: {recipe.data.licence}.",
         "",
-        f"## Held-out metrics (bootstrap intervals, {confidence})",
+        f"## Held-out metrics ({confidence} intervals: Wilson's for accuracy, else bootstrap)",
         "",
         "| metric | value | low | high |",
         "|---|---:|---:|---:|",

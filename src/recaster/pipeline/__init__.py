@@ -14,6 +14,9 @@ from recaster.pipeline.new_recipe import new_recipe
 from recaster.pipeline.open_cast import Cast, check_services, hold_model, open_cast
 from recaster.pipeline.production import predict, promote_by_hand, roll_back_champion
 from recaster.pipeline.release_verbs import promote, register, version_artifact
+from recaster.pipeline.search import find_search, search, search_trials
+from recaster.pipeline.search_summary import SearchSummary
+from recaster.pipeline.search_trial import TrialJob, TrialOutcome, run_trial
 from recaster.pipeline.sequence import VERBS, run, run_to
 from recaster.pipeline.summary import CastSummary, StepSummary, history, status, summarize
 
@@ -21,11 +24,15 @@ __all__ = [
     "VERBS",
     "Cast",
     "CastSummary",
+    "SearchSummary",
     "StepSummary",
+    "TrialJob",
+    "TrialOutcome",
     "check_services",
     "evaluate",
     "export",
     "find_finished",
+    "find_search",
     "history",
     "hold_model",
     "new_recipe",
@@ -38,6 +45,9 @@ __all__ = [
     "roll_back_champion",
     "run",
     "run_to",
+    "run_trial",
+    "search",
+    "search_trials",
     "snapshot",
     "status",
     "summarize",

@@ -80,11 +80,11 @@ def version_data(
     """Mirror the data steps into the work tree and commit them with DVC, once for the same content.
 
     Returns:
-        None when `--set` changed what DVC reads from the recipe file: `dvc.lock` would then record
-        this content under parameters that did not make it. The steps keep it all the same.
+        None when `dvc.yaml` is not about this cast (see `unversioned_because`). The steps keep its
+        content all the same.
     """
-    if changed := changed_sections(cast, _VERSIONED_SECTIONS):
-        reporter.say(f"dvc.lock is left as it is: --set changes {', '.join(changed)} of {cast.path.name}")
+    if reason := unversioned_because(cast, _VERSIONED_SECTIONS):
+        reporter.say(f"dvc.lock is left as it is: {reason}")
         return None
     return commit_version(cast, [snapshot, validation, prepared])
 
@@ -116,16 +116,30 @@ def _version_inputs(cast: Cast, results: list[StepResult]) -> dict[str, Any]:
 
 
 def data_is_versioned(cast: Cast, results: list[StepResult]) -> bool:
-    """Whether `dvc.lock` names these data steps' content, or is not meant to (see `version_data`)."""
+    """Whether `dvc.lock` names these data steps' content, or is not meant to."""
     from recaster.versioning.data_versions import lock_agrees
 
-    if changed_sections(cast, _VERSIONED_SECTIONS):
+    if unversioned_because(cast, _VERSIONED_SECTIONS):
         return True
     found = find_step(cast.settings.steps, "version", _version_inputs(cast, results))
     return found is not None and lock_agrees(cast.settings, cast.recipe.name, found.facts["versions"])
 
 
-def changed_sections(cast: Cast, sections: tuple[str, ...]) -> list[str]:
+def unversioned_because(cast: Cast, sections: tuple[str, ...]) -> str:
+    """Why `dvc.lock` must not record what this cast makes of the recipe's `sections`; empty when it may.
+
+    The stages read `recipes/NAME.yaml`. What another file or `--set` asked for would stand in
+    `dvc.lock` under parameters that did not make it.
+    """
+    versioned = cast.settings.project / "recipes" / f"{cast.recipe.name}.yaml"
+    if cast.path.resolve() != versioned.resolve():
+        return f"DVC versions recipes/{cast.recipe.name}.yaml alone, and this recipe is {cast.path}"
+    if changed := _changed_sections(cast, sections):
+        return f"--set changes {', '.join(changed)} of {cast.path.name}"
+    return ""
+
+
+def _changed_sections(cast: Cast, sections: tuple[str, ...]) -> list[str]:
     """Those `sections` in which overrides make the recipe differ from its file."""
     if not cast.overrides:
         return []

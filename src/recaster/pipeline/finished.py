@@ -25,7 +25,7 @@ def find_finished(cast: Cast) -> CastSummary | None:
     The last cast of this recipe is the answer when its data, its code, its DVC version and the
     champion in the registry are still what they were.
     """
-    found = _find_data_steps(cast)
+    found = find_data_steps(cast)
     recorded = [
         former
         for former in history(cast.settings, cast.recipe.name)
@@ -42,7 +42,7 @@ def find_finished(cast: Cast) -> CastSummary | None:
     return CastSummary(**known, steps=steps)
 
 
-def _find_data_steps(cast: Cast) -> list[StepResult]:
+def find_data_steps(cast: Cast) -> list[StepResult]:
     """The three finished data steps for the source's present content; empty when one is missing."""
     steps = cast.settings.steps
     if (raw := find_step(steps, "snapshot", snapshot_inputs(cast))) is None:

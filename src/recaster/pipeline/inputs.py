@@ -77,7 +77,7 @@ def train_inputs(cast: Cast, prepared: StepResult) -> dict[str, Any]:
         "prepared": prepared.content,
         "model": recipe.model.model_dump(),
         "train": recipe.train.model_dump(),
-        "distributed": recipe.distributed.model_dump(),
+        "distributed": recipe.distributed.of_the_result(),
         "communication": recipe.communication.model_dump(),
         "store": cast.settings.tracking_uri,
         "code": code_of("train"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import getpass
 import json
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recaster.core.errors import ServiceError
+from recaster.core.errors import ServiceError, StoppedError
 from recaster.core.files import write_json
 from recaster.core.progress import Reporter
 from recaster.core.steps import StepResult, find_step, fingerprint, run_step
@@ -21,11 +22,23 @@ if TYPE_CHECKING:
     from recaster.tracking.runs import JournalForwarder
 
 
-def train(cast: Cast, prepared: StepResult, snapshot: StepResult, reporter: Reporter) -> StepResult:
+def train(
+    cast: Cast,
+    prepared: StepResult,
+    snapshot: StepResult,
+    reporter: Reporter,
+    *,
+    watch: Callable[[], None] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> StepResult:
     """Train over the recipe's ranks, going on from the newest checkpoint.
 
     MLflow must answer at the start, for the run to exist; what it misses later is replayed from
     the journal at the end or, if it is still away, by `register`.
+
+    Args:
+        watch: called several times a second while ranks run; what it raises stops them, and is raised.
+        tags: of the MLflow run, beside the usual ones.
 
     Raises:
         DivergedError, CheckpointError, TrainingError: see training/supervise.py.
@@ -38,15 +51,16 @@ def train(cast: Cast, prepared: StepResult, snapshot: StepResult, reporter: Repo
     if found := find_step(cast.settings.steps, "train", inputs):
         return found
     client = open_tracking(cast.settings)
-    run_id = _open_run(cast, client, snapshot, fingerprint(inputs))
+    run_id = _open_run(cast, client, snapshot, fingerprint(inputs), tags or {})
 
     def build(folder: Path) -> dict[str, Any]:
         forwarder = JournalForwarder(cast.settings, run_id, folder / "journal.jsonl", say=reporter.say)
         try:
             plan = training_plan(cast, prepared)
-            result = supervise.train(folder, plan, reporter=reporter, forwarder=forwarder)
+            result = supervise.train(folder, plan, reporter=reporter, forwarder=forwarder, watch=watch)
         except BaseException as error:
-            _close_run(forwarder, reporter, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            stopped = isinstance(error, KeyboardInterrupt | StoppedError)
+            _close_run(forwarder, reporter, "KILLED" if stopped else "FAILED")
             raise
         return {**result, "run_id": run_id}
 
@@ -56,7 +70,9 @@ def train(cast: Cast, prepared: StepResult, snapshot: StepResult, reporter: Repo
     return result
 
 
-def _open_run(cast: Cast, client: MlflowClient, snapshot: StepResult, name: str) -> str:
+def _open_run(
+    cast: Cast, client: MlflowClient, snapshot: StepResult, name: str, tags: Mapping[str, str]
+) -> str:
     from recaster.tracking.runs import ensure_run
 
     return ensure_run(
@@ -65,8 +81,8 @@ def _open_run(cast: Cast, client: MlflowClient, snapshot: StepResult, name: str)
         experiment=cast.recipe.name,
         name=f"{cast.recipe.name}-{name[:8]}",
         fingerprint=name,
-        params=flatten(cast.recipe.model_dump(mode="json")),
-        tags=_run_tags(cast, snapshot),
+        params=flatten(cast.recipe.model_dump(mode="json", exclude={"search"})),
+        tags={**_run_tags(cast, snapshot), **tags},
         data_version=snapshot.content,
         data_source=cast.recipe.data.source,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from recaster.core.files import read_json
 from recaster.core.progress import Reporter
 from recaster.core.steps import StepResult, find_step, fingerprint, run_step
-from recaster.pipeline.data_verbs import changed_sections, commit_version
+from recaster.pipeline.data_verbs import commit_version, unversioned_because
 from recaster.pipeline.inputs import code_of, register_inputs
 from recaster.pipeline.model_verbs import evaluate_artifact, export
 from recaster.pipeline.open_cast import Cast
@@ -25,10 +25,10 @@ def version_artifact(cast: Cast, trained: StepResult, reporter: Reporter) -> Ste
     """Commit the exported artifact with DVC, as the stage `export` of dvc.yaml.
 
     Returns:
-        None when `--set` changed what DVC reads from the recipe file (see `version_data`).
+        None when `dvc.yaml` is not about this cast (see `unversioned_because`).
     """
-    if changed := changed_sections(cast, _MODEL_SECTIONS):
-        reporter.say(f"dvc.lock keeps its artifact: --set changes {', '.join(changed)} of {cast.path.name}")
+    if reason := unversioned_because(cast, _MODEL_SECTIONS):
+        reporter.say(f"dvc.lock keeps its artifact: {reason}")
         return None
     return commit_version(cast, [export(cast, trained)])
 
@@ -67,6 +67,7 @@ def register(  # noqa: PLR0917 - one reference from each step
                 evaluation.path / "metrics.json",
                 validation.path / "report.md",
             ],
+            description=_describe(evaluation),
         )
         version = register_version(
             client,
@@ -134,7 +135,8 @@ def promote(cast: Cast, registered: StepResult, prepared: StepResult, evaluation
             reason = "; ".join(verdict.reasons)
             versions.promote_version(client, recipe.name, version, over=champion or "", reason=reason)
         else:
-            versions.mark_challenger(client, recipe.name, version)
+            reason = "; ".join(verdict.reasons)
+            versions.mark_challenger(client, recipe.name, version, reason=reason)
         return {**facts, "accepted": verdict.accepted, "reasons": verdict.reasons}
 
     if champion == version and (done := _find_promotion(cast, version)):

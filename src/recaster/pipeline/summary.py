@@ -14,6 +14,7 @@ from recaster.core.steps import StepResult
 from recaster.pipeline.inputs import code_of_all
 from recaster.pipeline.open_cast import Cast
 from recaster.recipe.load import hash_recipe
+from recaster.registry.alias import UNKNOWN, read_champion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,11 @@ class CastSummary:
     def to_json(self) -> dict[str, Any]:
         """The summary as plain values."""
         return asdict(self)
+
+    def to_sentence(self) -> str:
+        """The verdict and why, in one line."""
+        verdict = "promoted" if self.accepted else "refused"
+        return f"{self.name} version {self.model_version} {verdict}: {'; '.join(self.reasons)}"
 
     def to_markdown(self) -> str:
         """The summary for a page."""
@@ -104,7 +110,7 @@ def history(settings: Settings, name: str | None = None) -> list[dict[str, Any]]
 
 
 def status(settings: Settings) -> dict[str, Any]:
-    """The casts that run now and the last one of each model."""
+    """The casts that run now, the last one of each model, and its champion as the registry has it."""
     locks = sorted((settings.home / "locks").glob("*.lock")) if settings.home.exists() else []
     last = {cast["name"]: cast for cast in history(settings)}
     return {
@@ -112,7 +118,16 @@ def status(settings: Settings) -> dict[str, Any]:
         "tracking": settings.tracking_uri,
         "running": {lock.stem: read_holder(lock) for lock in locks if is_held(lock)},
         "models": {
-            name: {key: cast[key] for key in ("finished", "champion", "accepted")}
+            name: {
+                "finished": cast["finished"],
+                "accepted": cast["accepted"],
+                "champion": _champion_now(settings, name),
+            }
             for name, cast in last.items()
         },
     }
+
+
+def _champion_now(settings: Settings, name: str) -> str:
+    champion = read_champion(settings, name)  # people move it between casts
+    return "unknown" if champion is UNKNOWN else str(champion or "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any, get_args
@@ -15,8 +15,11 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
 from recaster.core.errors import RecipeError
+from recaster.core.files import write_bytes
 from recaster.core.hashing import canonical_json, hash_value
 from recaster.recipe.schema import Recipe
+from recaster.recipe.search import SearchSection
+from recaster.recipe.search_space import find_misfit, to_override
 
 _Location = tuple[int | str, ...]
 
@@ -35,10 +38,31 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     for keys, value in settings:
         _set_value(tree, keys, value)
     try:
-        return Recipe.model_validate(_plain(tree))
+        recipe = Recipe.model_validate(_plain(tree))
     except ValidationError as error:
         overridden = {keys for keys, _ in settings}
         raise _explain(error, path, tree, overridden) from None
+    if recipe.search:
+        _check_search(recipe.search, path, tree)
+    return recipe
+
+
+def write_values(path: Path, values: Mapping[str, Any]) -> None:
+    """Set dotted keys in the recipe file at `path`; comments and order stay.
+
+    Raises:
+        RecipeError: the recipe with these values is wrong; the file is as it was.
+    """
+    load_recipe(path, [to_override(key, value) for key, value in values.items()])
+    yaml = YAML(typ="rt")
+    yaml.preserve_quotes = True
+    yaml.width = 120
+    tree = yaml.load(path.read_text(encoding="utf-8"))
+    for key, value in values.items():
+        _set_value(tree, key.split("."), value)
+    text = StringIO()
+    yaml.dump(tree, text)
+    write_bytes(path, text.getvalue().encode())
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -152,6 +176,27 @@ def _set_value(tree: Any, keys: Sequence[str], value: Any) -> None:
             )
 
 
+def _check_search(search: SearchSection, path: Path, tree: CommentedMap) -> None:
+    def try_value(key: str, value: Any) -> str:
+        varied = _plain(tree)
+        _set_value(varied, key.split("."), value)
+        try:
+            Recipe.model_validate(varied)
+        except ValidationError as error:
+            return str(error.errors(include_url=False)[0]["msg"]).removeprefix("Value error, ")
+        return ""
+
+    if misfit := find_misfit(search, try_value):
+        line = _line_of(tree, ("search", "parameters", misfit.key))
+        where = f"{path}, line {line}" if line else str(path)
+        raise RecipeError(
+            misfit.what,
+            where=f"{where}, key search.parameters.{misfit.key}",
+            value=misfit.value,
+            repair=misfit.repair,
+        )
+
+
 def _explain(
     error: ValidationError, path: Path, tree: CommentedMap, overridden: set[tuple[str, ...]]
 ) -> RecipeError:
@@ -192,7 +237,7 @@ def _keys_at(location: _Location) -> list[str]:
     """The legal keys of the section at `location`, read off the schema."""
     model: type[BaseModel] = Recipe
     for part in location:
-        if isinstance(part, int):
+        if isinstance(part, int) or part not in model.model_fields:  # an entry of a list or a mapping
             continue
         annotation = model.model_fields[part].annotation
         model = next(

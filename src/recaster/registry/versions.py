@@ -161,8 +161,9 @@ def take_out(client: MlflowClient, name: str, version: str) -> None:
     client.set_model_version_tag(name, version, _ROLLED_BACK, now())
 
 
-def mark_challenger(client: MlflowClient, name: str, version: str) -> None:
-    """Point the alias `challenger` to a version that was refused."""
+def mark_challenger(client: MlflowClient, name: str, version: str, *, reason: str) -> None:
+    """Point the alias `challenger` to a version that was refused, and note why on it."""
+    client.set_model_version_tag(name, version, "recaster.refused_because", reason[:4000])
     client.set_registered_model_alias(name, CHALLENGER, version)
 
 

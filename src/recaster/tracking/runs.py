@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 FINGERPRINT = "recaster.fingerprint"
+_ADDRESSES = threading.Lock()
 _ADDRESS_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 _PROBE_SECONDS = 5.0
 _BATCH, _PARAM_BATCH, _LONGEST_PARAM = 1000, 100, 6000  # MLflow's own limits
@@ -33,6 +35,10 @@ _PASSING = {
     "IO_ERROR",
 }
 """Error codes of a server that may answer later; MLflow's client reports a lost connection as internal."""
+_REPAIRS = {
+    "UNAUTHENTICATED": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)",
+    "PERMISSION_DENIED": "ask the server's administrator for the right to write this model",
+}
 _BACK_OFF_SECONDS = 10.0
 _METRICS = {
     "train": ("loss", "learning_rate", "gradient_norm", "samples_per_second"),
@@ -60,7 +66,8 @@ def service_errors(uri: str) -> Iterator[None]:
             "MLflow refused what it was asked.",
             where=uri,
             value=f"{error.error_code}: {_first_line(error)}",
-            repair="correct that in MLflow (`recaster ui` shows it), then run the same command",
+            repair=_REPAIRS.get(error.error_code, "correct that in MLflow (`recaster ui` shows it)")
+            + "; then run the same command",
         ) from error
 
 
@@ -97,7 +104,8 @@ def open_tracking(settings: Settings) -> MlflowClient:
         _ensure_store(settings)
     import mlflow
 
-    with service_errors(uri):
+    # Trials of a search open it at once, and one would take the other's address for its project's own.
+    with service_errors(uri), _ADDRESSES:
         before = {name: os.environ.get(name) for name in _ADDRESS_VARIABLES}
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
@@ -167,6 +175,10 @@ def ensure_run(
         if found:
             run_id = str(found[0].info.run_id)
             client.update_run(run_id, status="RUNNING")
+            for key, value in tags.items():
+                client.set_tag(run_id, key, value)
+            # MLflow refuses another value, and a section that training does not read may have changed.
+            params = {key: value for key, value in params.items() if key not in found[0].data.params}
         else:
             created = client.create_run(home, tags={FINGERPRINT: fingerprint, **tags}, run_name=name)
             run_id = str(created.info.run_id)
@@ -177,6 +189,84 @@ def ensure_run(
         data = Dataset(name=experiment, digest=data_version[:32], source_type="dvc", source=source)
         client.log_inputs(run_id, [DatasetInput(dataset=data, tags=[])])
     return run_id
+
+
+def ensure_search_run(
+    client: MlflowClient,
+    *,
+    settings: Settings,
+    experiment: str,
+    name: str,
+    fingerprint: str,
+    params: Mapping[str, str],
+    tags: Mapping[str, str],
+) -> str:
+    """The id of the parent run of a search, made if it is not there, and running again if it is."""
+    from mlflow.entities import Param
+
+    with service_errors(settings.tracking_uri):
+        home = _ensure_experiment(client, settings, experiment)
+        found = client.search_runs([home], f"tags.`{FINGERPRINT}` = '{fingerprint}'", max_results=1)
+        if found:
+            run_id = str(found[0].info.run_id)
+            client.update_run(run_id, status="RUNNING")
+        else:
+            created = client.create_run(home, tags={FINGERPRINT: fingerprint}, run_name=name)
+            run_id = str(created.info.run_id)
+            client.log_batch(
+                run_id, params=[Param(key, value[:_LONGEST_PARAM]) for key, value in params.items()]
+            )
+        for key, value in tags.items():
+            client.set_tag(run_id, key, value)
+    return run_id
+
+
+def find_run(client: MlflowClient, *, uri: str, experiment: str, fingerprint: str) -> str | None:
+    """The id of the run with this fingerprint, or None."""
+    with service_errors(uri):
+        home = client.get_experiment_by_name(experiment)
+        if home is None:
+            return None
+        found = client.search_runs(
+            [home.experiment_id], f"tags.`{FINGERPRINT}` = '{fingerprint}'", max_results=1
+        )
+        return str(found[0].info.run_id) if found else None
+
+
+def tag_run(client: MlflowClient, run_id: str, *, uri: str, tags: Mapping[str, str]) -> None:
+    """Set tags of a run."""
+    with service_errors(uri):
+        for key, value in tags.items():
+            client.set_tag(run_id, key, value)
+
+
+def close_search_run(
+    client: MlflowClient,
+    run_id: str,
+    *,
+    uri: str,
+    status: str,
+    tags: Mapping[str, str],
+    metrics: Mapping[str, float],
+    step: int,
+    files: Iterable[Path],
+) -> None:
+    """End a search's parent run with what it found; all calls may be repeated.
+
+    Args:
+        step: trials that ended so far, at which the metrics are logged.
+    """
+    from mlflow.entities import Metric
+
+    with service_errors(uri):
+        for key, value in tags.items():
+            client.set_tag(run_id, key, value)
+        moment, present = int(time.time() * 1000), client.get_run(run_id).data.metrics
+        fresh = {name: value for name, value in metrics.items() if present.get(name) != value}
+        client.log_batch(run_id, metrics=[Metric(name, value, moment, step) for name, value in fresh.items()])
+        for file in files:
+            client.log_artifact(run_id, str(file), "search")
+        client.set_terminated(run_id, status)
 
 
 def _ensure_experiment(client: MlflowClient, settings: Settings, name: str) -> str:
@@ -199,9 +289,15 @@ def _ensure_experiment(client: MlflowClient, settings: Settings, name: str) -> s
 
 
 def log_results(
-    client: MlflowClient, run_id: str, *, uri: str, metrics: Mapping[str, float], files: Iterable[Path]
+    client: MlflowClient,
+    run_id: str,
+    *,
+    uri: str,
+    metrics: Mapping[str, float],
+    files: Iterable[Path],
+    description: str,
 ) -> None:
-    """Log held-out metrics (as `test/…`) and files into the run."""
+    """Log held-out metrics (as `test/…`), files and what the run's page begins with."""
     from mlflow.entities import Metric
 
     with service_errors(uri):
@@ -211,6 +307,7 @@ def log_results(
             f"test/{name}": value for name, value in metrics.items() if present.get(f"test/{name}") != value
         }
         client.log_batch(run_id, metrics=[Metric(name, value, moment, 0) for name, value in fresh.items()])
+        client.set_tag(run_id, "mlflow.note.content", description)
         for file in files:
             client.log_artifact(run_id, str(file), "evaluation")
 

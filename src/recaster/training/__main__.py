@@ -1,24 +1,29 @@
-"""`python -m recaster.training RUN_DIR`: one rank, started by the launcher."""
+"""`python -m recaster.training RUN_DIR`: one rank, started by a launcher (`torchrun` will do)."""
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 from recaster.core.errors import RecasterError, StorageError
 from recaster.core.files import write_json
+from recaster.distributed.elastic import FAILURE, fit_plan
+from recaster.distributed.heartbeat import heartbeat
+from recaster.distributed.network import choose_interface
 from recaster.distributed.parent_death import die_with_parent
 
 
 def main() -> int:
     """Train one rank; leave a deliberate error where the parent reads it."""
     die_with_parent()
-    from recaster.training.rank import train_rank
-
     run_dir = Path(sys.argv[1])
+    if (run_dir / FAILURE).exists():  # a restart would only end in the same deliberate error
+        return 1
     try:
-        train_rank(run_dir)
+        with heartbeat(run_dir):
+            _train(run_dir)
     except RecasterError as error:
         failure = {
             "kind": type(error).__name__,
@@ -28,10 +33,18 @@ def main() -> int:
             "repair": error.repair,
         }
         with suppress(StorageError):  # no room for it: the parent sees that for itself
-            write_json(run_dir / "failure.json", failure)
+            write_json(run_dir / FAILURE, failure)
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
+
+
+def _train(run_dir: Path) -> None:
+    choose_interface(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+    fit_plan(run_dir, ranks=int(os.environ["WORLD_SIZE"]))
+    from recaster.training.rank import train_rank
+
+    train_rank(run_dir)
 
 
 if __name__ == "__main__":

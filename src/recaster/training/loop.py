@@ -14,6 +14,7 @@ from torch import Tensor
 
 from recaster.core.errors import DivergedError
 from recaster.core.seeds import derive_seed
+from recaster.distributed.heartbeat import note
 from recaster.distributed.mesh import Mesh
 from recaster.distributed.strategies.protocol import Strategy
 from recaster.models.losses import LossSum
@@ -94,6 +95,7 @@ def train_steps(
             if on_cpu:
                 check_finite(state, feed=feed, mesh=mesh)
             state.step += 1
+            note(step=state.step, phase="step")
             if state.average:
                 state.average.follow()
             yield StepReport(

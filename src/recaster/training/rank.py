@@ -19,6 +19,7 @@ from recaster.core.files import read_json, write_json
 from recaster.core.hashing import hash_file
 from recaster.core.seeds import derive_seed
 from recaster.distributed.communication.protocol import Communication
+from recaster.distributed.heartbeat import note
 from recaster.distributed.mesh import Mesh, join_mesh
 from recaster.distributed.strategies.build import build_communication, build_strategy, mesh_shape
 from recaster.training.averaging import WeightAverage
@@ -59,7 +60,7 @@ def train_rank(run_dir: Path) -> None:
     ) as mesh:
         _choose_precision(train["precision"], mesh)
         with memory_limit(run_dir, train, data_ranks=mesh.data_ranks) as micro_batch_size:
-            _Run(run_dir, plan, workload, mesh, micro_batch_size).train()
+            Run(run_dir, plan, workload, mesh, micro_batch_size).train()
 
 
 def _choose_kernels(*, deterministic: bool) -> None:
@@ -81,8 +82,8 @@ def _choose_precision(precision: str, mesh: Mesh) -> None:
     torch.backends.cudnn.allow_tf32 = True
 
 
-class _Run:
-    """The state that the steps between updates share."""
+class Run:
+    """One rank's part of a training run: the state that the steps share, and what happens between them."""
 
     def __init__(
         self,
@@ -95,11 +96,12 @@ class _Run:
         self.run_dir, self.plan, self.workload, self.mesh = run_dir, plan, workload, mesh
         train, prepared = plan["train"], Path(plan["prepared"])
         self.train_section: dict[str, Any] = train
+        self.micro_batch_size = micro_batch_size
         self.data = workload.open_split(prepared, "train", plan)
         self.validation = workload.open_split(prepared, "validation", plan)
         self.sampler = Sampler(samples=len(self.data), batch_size=train["batch_size"], seed=train["seed"])
         self.steps = self.sampler.steps_per_epoch * train["epochs"]
-        self._build_model(micro_batch_size)
+        self._build_model()
         self.feed = Feed(
             self.data,
             self.sampler,
@@ -112,7 +114,7 @@ class _Run:
         self.saver = Saver(run_dir / CHECKPOINTS, keep=train["keep_checkpoints"])
         self.validations: list[dict[str, Any]] = []
 
-    def _build_model(self, micro_batch_size: int | None) -> None:
+    def _build_model(self) -> None:
         train = self.train_section
         torch.manual_seed(derive_seed(train["seed"], "weights"))
         model = self.workload.build_model(self.plan)
@@ -125,7 +127,7 @@ class _Run:
             mesh=self.mesh,
             precision=train["precision"],
             batch_size=train["batch_size"],
-            micro_batch_size=micro_batch_size,
+            micro_batch_size=self.micro_batch_size,
             communication=self._build_communication() if section["strategy"] == "ddp" else None,
         )
         module = self.strategy.module
@@ -198,6 +200,7 @@ class _Run:
             seed=train["seed"],
         )
         every, save_every = train["record_every_steps"], train["checkpoint_every_steps"]
+        note(step=state.step, phase="compile" if train["compile"] else "step")
         gc.collect()
         gc.freeze()  # what is here stays: later collections need not look at it again
         with closing(loop) as reports:
@@ -224,11 +227,13 @@ class _Run:
         """Validate when it is due; return whether training is over."""
         train, last = self.train_section, report.step == self.steps
         if last or (report.epoch + 1) % train["validate_every_epochs"] == 0:
+            note(step=report.step, phase="validate")
             with self.average.in_place() if self.average else nullcontext():
                 measured = measure_validation(
                     self.strategy,
                     self.validation,
                     mesh=self.mesh,
+                    micro_batch_size=self.micro_batch_size,
                     loss_sum=self.workload.build_loss(train["loss"], training=False),
                     correct=self.workload.correct,
                 )
@@ -254,6 +259,7 @@ class _Run:
         return int(find_best(self.validations, metric)["step"]) if metric and self.validations else 0
 
     def _save(self, saved: Saved, step: int) -> None:
+        note(step=step, phase="save")
         best = {self._best()}
         self.saver.save(saved, step=step, memory=self.strategy.communication.memory(), also_keep=lambda: best)
 

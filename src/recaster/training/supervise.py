@@ -5,11 +5,14 @@ Imports no torch: the parent may be a Prefect task.
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +20,9 @@ from typing import Any, Protocol
 from recaster.core import errors
 from recaster.core.files import disk_full, free_bytes, read_json, write_json
 from recaster.core.progress import Progress, Reporter
+from recaster.distributed.elastic import FAILURE
+from recaster.distributed.heartbeat import HEARTBEATS
+from recaster.distributed.watchdog import FAULTS, newest_step
 from recaster.training.journal import JOURNAL, read_journal
 
 _POLL_SECONDS = 0.25
@@ -24,6 +30,14 @@ _FORWARD_SECONDS = 2.0
 _STOP_SECONDS = 10
 _LOG_LINES = 15
 _FULL_BYTES = 1 << 16
+RANKS_LOG = "ranks.log"
+_SPOKEN = ("warning: ", "communication: ")
+"""How lines of the ranks' log begin that people should see at once."""
+_LAUNCHERS = {
+    "local": "recaster.distributed.launch",
+    "torchrun": "recaster.distributed.launch",
+    "ray": "recaster.distributed.ray_launcher",
+}
 
 
 class Forwarder(Protocol):
@@ -33,17 +47,28 @@ class Forwarder(Protocol):
         """Send what is new up to `durable_step`; never raise for a server's trouble."""
 
 
-def train(run_dir: Path, plan: dict[str, Any], *, reporter: Reporter, forwarder: Forwarder) -> dict[str, Any]:
+def train(
+    run_dir: Path,
+    plan: dict[str, Any],
+    *,
+    reporter: Reporter,
+    forwarder: Forwarder,
+    watch: Callable[[], None] | None = None,
+) -> dict[str, Any]:
     """Train in `run_dir` as `plan` says, going on from its newest checkpoint; return the result.
+
+    Args:
+        watch: called several times a second while the ranks run; what it raises ends them, and is raised.
 
     Raises:
         DivergedError, CheckpointError: raised by a rank.
         TrainingError: the ranks ended without a result.
     """
     write_json(run_dir / "plan.json", plan)
-    (run_dir / "failure.json").unlink(missing_ok=True)
+    (run_dir / FAILURE).unlink(missing_ok=True)
     if not (run_dir / "result.json").exists():
-        log = run_dir / "ranks.log"
+        log = run_dir / RANKS_LOG
+        _invite_hosts(run_dir, plan["distributed"], reporter)
         with log.open("ab") as output:
             launcher = subprocess.Popen(
                 _command(run_dir, plan),
@@ -53,37 +78,45 @@ def train(run_dir: Path, plan: dict[str, Any], *, reporter: Reporter, forwarder:
                 start_new_session=True,
             )
             try:
-                _follow(launcher, run_dir, reporter, forwarder)
+                _follow(launcher, run_dir, reporter, forwarder, watch)
             finally:
                 _stop(launcher)
         _raise_failure(run_dir, log, launcher.returncode)
-    _report_damage(run_dir / "ranks.log", reporter)
+    shutil.rmtree(run_dir / HEARTBEATS, ignore_errors=True)
     result: dict[str, Any] = read_json(run_dir / "result.json")
     return result
 
 
 def _command(run_dir: Path, plan: dict[str, Any]) -> list[str]:
-    section = plan["distributed"]
-    return [
-        sys.executable,
-        "-m",
-        "recaster.distributed.launch",
-        f"--ranks={section['ranks']}",
-        f"--max-restarts={section['max_restarts']}",
-        f"--threads={section['threads_per_rank']}",
-        str(run_dir),
-    ]
+    module = _LAUNCHERS[plan["distributed"]["launcher"]]
+    return [sys.executable, "-m", module, "--with-parent", str(run_dir)]
+
+
+def _invite_hosts(run_dir: Path, section: dict[str, Any], reporter: Reporter) -> None:
+    if section["launcher"] == "torchrun" and section["nodes"] > 1:
+        reporter.say(
+            f"waiting at {section['rendezvous']} for {section['nodes'] - 1} more hosts that see this folder; "
+            f"type on each: python -m recaster.distributed.launch '{run_dir}'"
+        )
 
 
 def _follow(
-    launcher: subprocess.Popen[bytes], run_dir: Path, reporter: Reporter, forwarder: Forwarder
+    launcher: subprocess.Popen[bytes],
+    run_dir: Path,
+    reporter: Reporter,
+    forwarder: Forwarder,
+    watch: Callable[[], None] | None,
 ) -> None:
     journal, shown, forwarded, size = run_dir / JOURNAL, 0, 0.0, -1
+    teller = _Teller(run_dir, reporter)
     # A thread of its own: a tracking server that hangs must not hold up the progress or an interrupt.
     with ThreadPoolExecutor(1, thread_name_prefix="journal") as sender:
         sending: Future[None] | None = None
         while launcher.poll() is None:
             time.sleep(_POLL_SECONDS)
+            teller.tell()
+            if watch:
+                watch()
             present = journal.stat().st_size if journal.exists() else -1
             if present == size:
                 continue
@@ -93,8 +126,40 @@ def _follow(
                 shown = trained[-1]["step"]
                 reporter.advance(_to_progress(trained[-1]))
             if time.monotonic() - forwarded > _FORWARD_SECONDS and (sending is None or sending.done()):
-                sending = sender.submit(forwarder.forward, _durable_step(run_dir))
+                sending = sender.submit(forwarder.forward, newest_step(run_dir))
                 forwarded = time.monotonic()
+    teller.tell()
+
+
+class _Teller:
+    """Passes on to people what ranks and launcher write for them, from where the files end now."""
+
+    def __init__(self, run_dir: Path, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._ends = {path: _size(path) for path in (run_dir / FAULTS, run_dir / RANKS_LOG)}
+
+    def tell(self) -> None:
+        """Say what is new; several ranks often say the same."""
+        for path, end in self._ends.items():
+            if _size(path) > end:
+                with path.open("rb") as file:
+                    file.seek(end)
+                    fresh = file.read().rpartition(b"\n")[0]
+                self._ends[path] = end + len(fresh) + 1 if fresh else end
+                lines = fresh.decode(errors="replace").splitlines()
+                for line in dict.fromkeys(_for_people(line, path.name) for line in lines):
+                    if line:
+                        self._reporter.say(line)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _for_people(line: str, file: str) -> str:
+    if file == FAULTS:
+        return f"warning: {json.loads(line)['text']}"
+    return line if line.startswith(_SPOKEN) else ""
 
 
 def _to_progress(record: dict[str, Any]) -> Progress:
@@ -106,13 +171,6 @@ def _to_progress(record: dict[str, Any]) -> Progress:
         samples_per_second=rate,
         seconds_left=record["seconds_left"],
     )
-
-
-def _durable_step(run_dir: Path) -> int:
-    """The newest checkpoint's step: records up to it never change again."""
-    folder = run_dir / "checkpoints"
-    steps = [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.exists() else []
-    return max(steps, default=0)
 
 
 def _stop(launcher: subprocess.Popen[bytes]) -> None:
@@ -127,8 +185,8 @@ def _stop(launcher: subprocess.Popen[bytes]) -> None:
 
 
 def _raise_failure(run_dir: Path, log: Path, code: int) -> None:
-    if (run_dir / "failure.json").exists():
-        failure = read_json(run_dir / "failure.json")
+    if (run_dir / FAILURE).exists():
+        failure = read_json(run_dir / FAILURE)
         kind = getattr(errors, failure["kind"])
         raise kind(failure["what"], where=failure["where"], value=failure["value"], repair=failure["repair"])
     if not (run_dir / "result.json").exists():
@@ -141,10 +199,3 @@ def _raise_failure(run_dir: Path, log: Path, code: int) -> None:
             value=f"exit code {code}\n" + "\n".join(tail),
             repair="read the log; the same command goes on from the newest checkpoint",
         )
-
-
-def _report_damage(log: Path, reporter: Reporter) -> None:
-    if log.exists():
-        for line in dict.fromkeys(log.read_text(errors="replace").splitlines()):
-            if line.startswith("warning: checkpoint"):
-                reporter.say(line)

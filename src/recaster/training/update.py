@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from recaster.distributed.communication.protocol import Communication
-from recaster.distributed.gradients import gradient_norm, scale_gradients
+from recaster.distributed.gradients import gradient_norm, group_by_layout, scale_gradients
 from recaster.distributed.mesh import Mesh
 from recaster.training.optimizers import set_rates, skips_on_device
 
@@ -37,9 +37,9 @@ class Update:
         precision: str,
         max_gradient_norm: float | None,
     ) -> None:
-        self._module, self._optimizers, self._mesh = module, list(optimizers), mesh
+        self._optimizers, self._mesh = list(optimizers), mesh
         self._communication, self._max_norm = communication, max_gradient_norm
-        self._parameters = [value for value in module.parameters() if value.requires_grad]
+        self._groups = group_by_layout(value for value in module.parameters() if value.requires_grad)
         self._on_device = mesh.device.type == "cuda" and skips_on_device(optimizers)
         device = mesh.device
         self._bad_seen = 0
@@ -63,7 +63,7 @@ class Update:
             The norm of the whole gradient before clipping, shape `()`; it is not finite when the
             weights were left as they are.
         """
-        norm = gradient_norm(self._parameters, self._mesh, whole=self._communication.averages_gradients)
+        norm = gradient_norm(self._groups, self._mesh, whole=self._communication.averages_gradients)
         if self._scaled:
             norm = norm / self.scaler["scale"]
         set_rates(self._optimizers, rate)
@@ -108,7 +108,7 @@ class Update:
         shrink = (largest / (norm + 1e-6)).clamp(max=1.0)
         if self._scaled:
             shrink = shrink / self.scaler["scale"]
-        scale_gradients(self._parameters, shrink)
+        scale_gradients(self._groups, shrink)
 
     def _adapt_scale(self, finite: Tensor, step: int) -> None:
         torch._amp_update_scale_(

@@ -1,0 +1,180 @@
+"""The recipe's `train` section: the optimisation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from recaster.recipe.section import Section, Seed
+
+_OPTIMIZER_OPTIONS: dict[str, frozenset[str]] = {
+    "sgd": frozenset({"momentum", "nesterov"}),
+    "rmsprop": frozenset({"momentum", "epsilon"}),
+    "muon": frozenset({"momentum", "nesterov", "betas", "epsilon"}),
+    **dict.fromkeys(("adam", "adamw", "nadam", "radam", "adamax"), frozenset({"betas", "epsilon"})),
+    **dict.fromkeys(("adagrad", "adadelta"), frozenset({"epsilon"})),
+    **dict.fromkeys(("adafactor", "asgd"), frozenset[str]()),
+}
+"""The options beside rate and decay that each of torch's update rules takes."""
+
+
+class Optimizer(Section):
+    """Update rule."""
+
+    name: Literal[
+        "adamw",
+        "sgd",
+        "adam",
+        "nadam",
+        "radam",
+        "adamax",
+        "adagrad",
+        "adadelta",
+        "rmsprop",
+        "adafactor",
+        "asgd",
+        "muon",
+    ]
+    """muon updates the matrices of hidden layers; embeddings, heads and vectors get adamw."""
+    learning_rate: float = Field(gt=0)
+    """Peak of the schedule."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Decoupled from the gradient with adamw, muon and adafactor, added to it elsewhere."""
+    decay_vectors: bool = True
+    """Whether biases and normalisation weights decay too."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of sgd, rmsprop and muon."""
+    nesterov: bool = False
+    """Of sgd and muon: look ahead along the momentum."""
+    betas: list[float] = Field(default=[0.9, 0.999], min_length=2, max_length=2)
+    """Decay of the first and second moment; of the Adam family, and of muon's adamw."""
+    epsilon: float = Field(default=1e-8, gt=0)
+    """Added to the denominator; of all that divide by a second moment."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Each layer's rate is this times the rate of the layer after it; 1 gives all the same."""
+
+    @model_validator(mode="after")
+    def _options_apply(self) -> Optimizer:
+        optional = frozenset.union(*_OPTIMIZER_OPTIONS.values())
+        if useless := (self.changed() & optional) - _OPTIMIZER_OPTIONS[self.name]:
+            takes = ", ".join(sorted(_OPTIMIZER_OPTIONS[self.name])) or "none of these"
+            raise ValueError(
+                f"{self.name} has no {', '.join(sorted(useless))} (it takes: {takes}); remove it"
+            )
+        if any(not 0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must lie in [0, 1), not {self.betas}")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs momentum above 0")
+        return self
+
+
+class Schedule(Section):
+    """Learning rate over the run, as a share of the optimizer's rate."""
+
+    name: Literal["cosine", "constant", "linear", "one-cycle", "step"] = "cosine"
+    """After warm-up: cosine and linear fall to `final_fraction`; step multiplies by `factor` every
+    `step_epochs`; one-cycle rises from 1/25 along a cosine in place of the linear warm-up, then falls
+    to a 250,000th (Smith and Topin 2018)."""
+    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Share of all steps in which the rate rises linearly from zero."""
+    final_fraction: float = Field(default=0.0, ge=0, le=1)
+    """Where cosine and linear end."""
+    step_epochs: int | None = Field(default=None, ge=1)
+    """Epochs between two drops of step."""
+    factor: float | None = Field(default=None, gt=0, lt=1)
+    """By which step multiplies the rate."""
+
+    @model_validator(mode="after")
+    def _options_apply(self) -> Schedule:
+        steps = [self.step_epochs, self.factor]
+        if self.name == "step" and None in steps:
+            raise ValueError("schedule step needs step_epochs and factor, for example 30 and 0.1")
+        if self.name != "step" and steps != [None, None]:
+            raise ValueError(f"step_epochs and factor belong to schedule step, not {self.name}; remove them")
+        if self.final_fraction and self.name not in ("cosine", "linear"):
+            raise ValueError(f"final_fraction belongs to cosine and linear, not {self.name}; remove it")
+        return self
+
+
+class Augmentation(Section):
+    """Random changes to training pictures."""
+
+    shift_pixels: int = Field(default=0, ge=0, le=64)
+    """Largest shift in each direction; the border is filled with the smallest pixel value."""
+
+
+class Loss(Section):
+    """What training makes small."""
+
+    name: Literal["cross-entropy", "focal", "margin", "brier"] = "cross-entropy"
+    """focal: Lin et al. 2017; margin: multi-class hinge; brier: squared error of the probabilities."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the target's probability that is spread over all classes; of cross-entropy."""
+    gamma: float = Field(default=2.0, ge=0)
+    """How much less an easy target counts; of focal."""
+
+    @model_validator(mode="after")
+    def _options_apply(self) -> Loss:
+        for option, owner in (("label_smoothing", "cross-entropy"), ("gamma", "focal")):
+            if option in self.changed() and self.name != owner:
+                raise ValueError(f"{option} belongs to loss {owner}, not {self.name}; remove it")
+        return self
+
+
+class EarlyStopping(Section):
+    """Stop when validation no longer improves."""
+
+    metric: Literal["loss", "accuracy"] = "loss"
+    """Of the validation split."""
+    patience_epochs: int = Field(ge=1)
+    """Validations without improvement after which training ends."""
+    min_improvement: float = Field(default=0.0, ge=0)
+    """A smaller improvement, in the metric's unit, does not count."""
+
+
+class TrainSection(Section):
+    """The optimisation."""
+
+    seed: Seed
+    """Of first weights, order of samples, augmentation and dropout."""
+    epochs: int = Field(ge=1)
+    """Passes over the training split."""
+    batch_size: int = Field(ge=1)
+    """Samples in one optimizer step, over all ranks."""
+    micro_batch_size: int | None = Field(default=None, ge=1)
+    """Samples in one forward and backward pass of one rank; the gradients of a step's passes add up.
+    Without it a rank takes its share of a step in one pass. Halved, aloud, when memory runs out."""
+    precision: Literal["float32", "tf32", "bf16", "fp16"] = "float32"
+    """tf32: float32 with shorter products, on a GPU. bf16, fp16: computed in 16 bits where that is safe;
+    weights and the optimizer stay in float32; fp16 scales the loss so that small gradients survive."""
+    optimizer: Optimizer
+    schedule: Schedule = Schedule()
+    loss: Loss = Loss()
+    augmentation: Augmentation = Augmentation()
+    max_gradient_norm: float | None = Field(default=1.0, gt=0)
+    """The whole gradient is scaled down to this norm; null leaves it as it is."""
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Keep an exponential moving average of the weights, with this decay a step; it is what is
+    validated and what comes out."""
+    early_stopping: EarlyStopping | None = None
+    keep_best: Literal["loss", "accuracy"] | None = None
+    """The weights of the epoch with the best validation come out; without it those of the last step."""
+    validate_every_epochs: int = Field(default=1, ge=1)
+    """Epochs between two measurements on the validation split; the last epoch always has one."""
+    freeze: list[str] = Field(default_factory=list)
+    """Parameters that stay as they are: patterns of their names, such as `features.*`."""
+    activation_checkpointing: bool = False
+    """Compute the blocks' activations again in backward in place of keeping them: less memory, more time."""
+    channels_last: bool = False
+    """Keep pictures and convolution weights with the channels innermost, as most kernels like it."""
+    compile: bool = False
+    """Compile the model with torch.compile: some seconds to minutes at the start, faster steps on a GPU."""
+    deterministic: bool = True
+    """Bitwise the same on every run of the same machine; false lets kernels be chosen by speed."""
+    checkpoint_every_steps: int = Field(default=50, ge=1)
+    """Optimizer steps between two checkpoints; what a kill can cost."""
+    keep_checkpoints: int = Field(default=3, ge=2)
+    """At least two, so that a damaged one has one before it."""
+    record_every_steps: int = Field(default=10, ge=1)
+    """Steps between two lines of the journal; a GPU is waited for only then."""

@@ -1,0 +1,1 @@
+"""Hyper-parameter search: what to try next, what to stop, what mattered."""
