@@ -26,6 +26,15 @@ SMALL = (
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def shared_folder(factory: pytest.TempPathFactory, name: str) -> Path:
+    """A folder of this session, the same for all its processes."""
+    base = factory.getbasetemp()
+    # Under pytest-xdist the parent is the session's; else other sessions share it.
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quiet_dependencies()

@@ -84,7 +84,12 @@ def _render_section(name: str, path: str, section: dict[str, Any], known: dict[s
 
 def _meanings(section: str) -> dict[str, str]:
     """The text under each field of a section."""
-    (tree,) = ast.parse(inspect.getsource(_find_section(section))).body
+    kinds = [kind for kind in _find_section(section).__mro__ if kind.__module__.startswith("recaster.")]
+    return {key: text for kind in reversed(kinds) for key, text in _own_meanings(kind).items()}
+
+
+def _own_meanings(kind: type) -> dict[str, str]:
+    (tree,) = ast.parse(inspect.getsource(kind)).body
     assert isinstance(tree, ast.ClassDef)
     return {
         field.target.id: text.value.value

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.conftest import shared_folder
 from tests.contract import strategy_runs
 from tests.contract.strategy_runs import BATCH, CASES, MAX_NORM, MOVES, SAMPLES, SINGLE, Case, Move
 
@@ -26,8 +27,7 @@ _NORM = {"float32": 1e-5, "bf16": 1e-2}
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All runs, made once, also when several test processes share the work."""
-    folder = tmp_path_factory.getbasetemp().parent / "strategy-runs"
-    folder.mkdir(exist_ok=True)
+    folder = shared_folder(tmp_path_factory, "strategy-runs")
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = folder / "done"

@@ -8,6 +8,7 @@ import pytest
 
 from recaster import pipeline
 from recaster.core.errors import RecipeError
+from recaster.core.files import read_json
 from recaster.core.progress import SilentReporter
 from recaster.training.journal import read_journal
 from tests.conftest import SMALL
@@ -33,6 +34,16 @@ def test_strategies_train_the_same_model(project: Path) -> None:
     ):
         # Measured: 3e-7, the order of sums.
         assert _validation(project, *overrides) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_the_adviser_says_what_it_does(project: Path) -> None:
+    _validation(project, "communication=auto")
+    (choices,) = project.rglob("communication.json")
+    record = read_json(choices)
+    assert record["choices"][0]["scheme"] in ("allreduce", "bf16", "fp16")
+    log = (choices.parent / "ranks.log").read_text()
+    assert log.count("communication: predicted seconds a step: allreduce") == 1
+    assert ("communication: measured" in log) == record["settled"]
 
 
 def test_a_model_without_a_plan_is_told(project: Path) -> None:

@@ -87,6 +87,7 @@ class CommunicationSection(Section):
     scheme: Literal[
         "allreduce", "fp16", "bf16", "powersgd", "topk", "local-sgd", "diloco", "parameter-server", "auto"
     ] = "allreduce"
+    """What the copies send each other, how small and how often; auto measures and chooses."""
     powersgd: PowerSgdOptions = PowerSgdOptions()
     topk: TopKOptions = TopKOptions()
     local_sgd: LocalSgdOptions = LocalSgdOptions()

@@ -22,6 +22,7 @@ class SearchParameter(Section):
     log: bool = False
     """Sample the range on a logarithmic scale."""
     choices: list[bool | int | float | str | None] | None = Field(default=None, min_length=1)
+    """Values to choose from, without an order."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> SearchParameter:
@@ -89,6 +90,7 @@ class SearchSection(Section):
     trials: int = Field(ge=1, le=100_000)
     """Complete, pruned and failed ones together."""
     seed: Seed
+    """Of the values that are tried; training keeps its own."""
     sampler: Literal["tpe", "random", "grid", "qmc", "cmaes", "gp"] = "tpe"
     """tpe: tree-structured Parzen estimator; grid: every combination once, in random order; qmc: a scrambled
     Sobol sequence; cmaes: covariance matrix adaptation; gp: Gaussian process."""

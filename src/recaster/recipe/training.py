@@ -40,6 +40,7 @@ class Optimizer(Section):
     learning_rate: float = Field(gt=0)
     """Peak of the schedule."""
     weight_decay: float = Field(default=0.01, ge=0)
+    """Decoupled from the gradient with adamw, muon and adafactor, added to it elsewhere."""
     decay_vectors: bool = True
     """Whether biases and normalisation weights decay too."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
@@ -136,7 +137,9 @@ class TrainSection(Section):
     """The optimisation."""
 
     seed: Seed
+    """Of first weights, order of samples, augmentation and dropout."""
     epochs: int = Field(ge=1)
+    """Passes over the training split."""
     batch_size: int = Field(ge=1)
     """Samples in one optimizer step, over all ranks."""
     micro_batch_size: int | None = Field(default=None, ge=1)
@@ -158,6 +161,7 @@ class TrainSection(Section):
     keep_best: Literal["loss", "accuracy"] | None = None
     """The weights of the epoch with the best validation come out; without it those of the last step."""
     validate_every_epochs: int = Field(default=1, ge=1)
+    """Epochs between two measurements on the validation split; the last epoch always has one."""
     freeze: list[str] = Field(default_factory=list)
     """Parameters that stay as they are: patterns of their names, such as `features.*`."""
     activation_checkpointing: bool = False
@@ -169,6 +173,7 @@ class TrainSection(Section):
     deterministic: bool = True
     """Bitwise the same on every run of the same machine; false lets kernels be chosen by speed."""
     checkpoint_every_steps: int = Field(default=50, ge=1)
+    """Optimizer steps between two checkpoints; what a kill can cost."""
     keep_checkpoints: int = Field(default=3, ge=2)
     """At least two, so that a damaged one has one before it."""
     record_every_steps: int = Field(default=10, ge=1)

@@ -96,11 +96,12 @@ class Run:
         self.run_dir, self.plan, self.workload, self.mesh = run_dir, plan, workload, mesh
         train, prepared = plan["train"], Path(plan["prepared"])
         self.train_section: dict[str, Any] = train
+        self.micro_batch_size = micro_batch_size
         self.data = workload.open_split(prepared, "train", plan)
         self.validation = workload.open_split(prepared, "validation", plan)
         self.sampler = Sampler(samples=len(self.data), batch_size=train["batch_size"], seed=train["seed"])
         self.steps = self.sampler.steps_per_epoch * train["epochs"]
-        self._build_model(micro_batch_size)
+        self._build_model()
         self.feed = Feed(
             self.data,
             self.sampler,
@@ -113,7 +114,7 @@ class Run:
         self.saver = Saver(run_dir / CHECKPOINTS, keep=train["keep_checkpoints"])
         self.validations: list[dict[str, Any]] = []
 
-    def _build_model(self, micro_batch_size: int | None) -> None:
+    def _build_model(self) -> None:
         train = self.train_section
         torch.manual_seed(derive_seed(train["seed"], "weights"))
         model = self.workload.build_model(self.plan)
@@ -126,7 +127,7 @@ class Run:
             mesh=self.mesh,
             precision=train["precision"],
             batch_size=train["batch_size"],
-            micro_batch_size=micro_batch_size,
+            micro_batch_size=self.micro_batch_size,
             communication=self._build_communication() if section["strategy"] == "ddp" else None,
         )
         module = self.strategy.module
@@ -232,6 +233,7 @@ class Run:
                     self.strategy,
                     self.validation,
                     mesh=self.mesh,
+                    micro_batch_size=self.micro_batch_size,
                     loss_sum=self.workload.build_loss(train["loss"], training=False),
                     correct=self.workload.correct,
                 )

@@ -64,13 +64,18 @@ def measure_validation(
     data: TrainingSet,
     *,
     mesh: Mesh,
+    micro_batch_size: int | None,
     loss_sum: LossSum,
     correct: Callable[[Tensor, Tensor], Tensor],
 ) -> dict[str, float]:
-    """Mean loss a target and share of hits over `data`, on all ranks together."""
+    """Mean loss a target and share of hits over `data`, on all ranks together.
+
+    Args:
+        micro_batch_size: rows of one pass, for memory's sake; None for what is quick.
+    """
     strategy.module.eval()
     loss, hits, count = (torch.zeros((), dtype=torch.float64, device=mesh.device) for _ in range(3))
-    passes, rows = strategy.passes or 1, strategy.rows_per_pass or _VALIDATION_ROWS
+    passes, rows = strategy.passes or 1, strategy.rows_per_pass or micro_batch_size or _VALIDATION_ROWS
     together = passes * rows * mesh.data_ranks
     for start in range(0, len(data), together):
         pieces = cut_batch(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
 
+from recaster.core.errors import RecipeError
 from recaster.distributed.communication.exchange import Gradients, GradientScheme, Residual, done
 
 _BUCKET = 0
@@ -41,6 +44,21 @@ class PowerSGD(GradientScheme):
         # torch refuses an earlier start because buckets are rearranged after the first step; we follow that.
         self._state.start_powerSGD_iter = start_step - 1
         self._residual = Residual()
+
+    def attach(self, replica: Any) -> None:
+        """See `Communication.attach`.
+
+        Raises:
+            RecipeError: CPU ranks on a host with GPUs, which torch's hook waits for all the same.
+        """
+        super().attach(replica)
+        if self._parameters[0].device.type == "cpu" and torch.cuda.is_available():
+            raise RecipeError(
+                "torch's PowerSGD cannot run on the CPU of a host whose GPUs it sees.",
+                where="communication.scheme",
+                value="powersgd with distributed.device: cpu",
+                repair="set CUDA_VISIBLE_DEVICES to nothing, or use topk",
+            )
 
     def exchange(self, gradients: Gradients) -> torch.futures.Future[Tensor]:
         """See `Exchange`."""
