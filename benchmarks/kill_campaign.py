@@ -3,7 +3,7 @@
 Trains the digits model once undisturbed, then again and again with a rank, all ranks and the
 launcher killed (kill -9), each at a random step, and compares the final weights by sha256.
 
-    python -m benchmarks.kill_campaign --set communication.scheme=powersgd
+    python -m benchmarks.kill_campaign --set communication=powersgd
 """
 
 from __future__ import annotations
