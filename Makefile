@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 TORCH := $(shell grep '^torch==' constraints.txt)
 .DEFAULT_GOAL := help
-.PHONY: help run test check format reference ui up down bench-overhead contract-table kill-campaign bench-launchers bench-communication clean
+.PHONY: help run test check format reference ui up down bench-overhead contract-table kill-campaign bench-launchers bench-communication bench-engine bench-engine-gpu clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -58,5 +58,17 @@ bench-launchers: .venv-ray/.installed ## several hosts (network namespaces) and 
 bench-communication: $(VENV)/.installed ## schemes over shaped links, in network namespaces (root; about half an hour)
 	$(PY) -m benchmarks.communication
 
+.venv-bench/.installed: benchmarks/engine-requirements.txt constraints.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' -c constraints.txt
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/engine-requirements.txt -c constraints.txt
+	touch $@
+
+bench-engine: .venv-bench/.installed ## the engine's step against plain loops and peers, on the CPU (about 15 minutes)
+	PYTHONPATH=src .venv-bench/bin/python -m benchmarks.engine
+
+bench-engine-gpu: ## the same on a GPU, against plain loops; needs torch, numpy, safetensors, pydantic
+	PYTHONPATH=src $(PYTHON) -m benchmarks.engine --device cuda --precision bf16 --compile --tasks cnn encoder --no-peers
+
 clean: ## remove the environment and all local state (stop services first)
-	rm -rf $(VENV) .venv-ray .recaster
+	rm -rf $(VENV) .venv-ray .venv-bench .recaster

@@ -33,6 +33,8 @@ from torch.nn import functional as F
 from benchmarks.engine_tasks import TASKS, WORKLOAD, Task, build_data, build_model
 from benchmarks.record import target, write_result
 
+_PROFILED = 20
+"""Steps at the end of a run on a GPU in which its kernels are timed."""
 Contender = Callable[[Task, Path, "Options"], float]
 
 
@@ -42,6 +44,8 @@ class Options:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.device, self.precision = torch.device(arguments.device), arguments.precision
         self.compile, self.threads = arguments.compile, arguments.threads
+        self.busy: list[float] = []
+        """Share of some of our steps' wall time in which the GPU computed."""
 
     def autocast(self) -> Any:
         if self.precision != "bf16":
@@ -135,6 +139,10 @@ def _time_steps(run: Any, options: Options) -> float:
             if report.step == run.measured_from:
                 options.wait()
                 marks[0] = time.perf_counter()
+            if options.device.type == "cuda" and run.steps - report.step == _PROFILED + 1:
+                profiler = _start_profile(options)
+        if options.device.type == "cuda":
+            options.busy.append(_end_profile(profiler, options))
 
     rank.train_steps = marked  # type: ignore[assignment]
     run._end_epoch = lambda report, _: report.step == run.steps
@@ -145,6 +153,21 @@ def _time_steps(run: Any, options: Options) -> float:
         rank.train_steps = steps
     options.wait()
     return (time.perf_counter() - marks[0]) / (run.steps - run.measured_from)
+
+
+def _start_profile(options: Options) -> tuple[Any, float]:
+    options.wait()
+    profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
+    profiler.start()
+    return profiler, time.perf_counter()
+
+
+def _end_profile(begun: tuple[Any, float], options: Options) -> float:
+    profiler, started = begun
+    options.wait()
+    wall = time.perf_counter() - started
+    profiler.stop()
+    return sum(event.self_device_time_total for event in profiler.key_averages()) / 1e6 / wall
 
 
 def run_accelerate(task: Task, folder: Path, options: Options) -> float:
@@ -301,7 +324,7 @@ def main() -> None:
         contenders |= {name: run for name, (_, run) in PEERS.items()}
     rows = [_measure(TASKS[name], contenders, options, arguments.rounds) for name in arguments.tasks]
     packages = ["torch", *(package for package, _ in PEERS.values() if find_spec(package))]
-    name = "engine" if arguments.device == "cpu" else "engine_gpu"
+    name = "engine" if arguments.device == "cpu" else "engine-gpu"
     question = "What does a training step cost over a plain loop?"
     write_result(name, question, rows, _targets(rows, gpu=arguments.device == "cuda"), packages)
 
@@ -348,8 +371,11 @@ def _measure(task: Task, contenders: dict[str, Contender], options: Options, rou
         for base in ("plain", "plain, fused optimizer")
         if name != base
     }
+    busy = {"gpu_busy": round(statistics.median(options.busy), 3)} if options.busy else {}
+    options.busy.clear()
     return {
         "task": task.name,
+        **busy,
         "milliseconds_a_step": {name: round(1000 * value, 3) for name, value in medians.items()},
         "ratio": {name: round(value, 3) for name, value in ratio.items()},
         "samples_per_second": {name: round(task.batch / value, 1) for name, value in medians.items()},
@@ -372,6 +398,10 @@ def _targets(rows: list[dict[str, Any]], *, gpu: bool) -> list[dict[str, Any]]:
             )
         )
         if gpu:
+            busy = row["gpu_busy"]
+            targets.append(
+                target(f"{task}, share of a step the GPU is busy", "at least 0.9", busy, met=busy >= 0.9)
+            )
             continue
         for peer in PEERS:
             if peer in row["milliseconds_a_step"]:
