@@ -10,18 +10,20 @@ fixed number of steps.
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from benchmarks.communication_network import address, enter, network
 from benchmarks.communication_targets import TRIED, judge
-from benchmarks.record import write_result
+from benchmarks.record import RESULTS, write_result
 
 STEPS = 32
 """Of plain all-reduce; the loss after them is what the others must reach."""
@@ -86,18 +88,32 @@ _FEW = {"server, central": 3, "server, stale": 4}
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "--again", nargs=2, metavar=("RANKS", "LINK"), help="measure this setting only, into the last result"
+    )
+    again = parser.parse_args().again
     data = Path(os.environ.get("RECASTER_TEST_DATA", ""))
     if not (data / "clinc150").is_dir():
         sys.exit("SKIPPED: set RECASTER_TEST_DATA to a folder that has clinc150/data_full.json")
-    rows, facts = [], []
-    for ranks in (2, 4):
-        target = None
-        for link, rate in LINKS.items():
-            sys.stderr.write(f"{ranks} ranks, {link}\n")
-            found = _measure(ranks, link, rate, data=data, target=target)
-            target = found["target"]
-            rows += [{"ranks": ranks, "link": link, **row} for row in found.pop("rows")]
-            facts.append({"ranks": ranks, "link": link, **found})
+    settings = [(ranks, link) for ranks in (2, 4) for link in LINKS]
+    rows: list[dict[str, Any]] = []
+    facts: list[dict[str, Any]] = []
+    if again:
+        settings = [(int(again[0]), again[1])]
+        rows, facts = _earlier(settings[0])
+    for ranks, link in settings:
+        sys.stderr.write(f"{ranks} ranks, {link}\n")
+        target = next((fact["target"] for fact in facts if fact["ranks"] == ranks), None)
+        found = _measure(ranks, link, LINKS[link], data=data, target=target)
+        rows += [{"ranks": ranks, "link": link, **row} for row in found.pop("rows")]
+        moment = datetime.now(UTC).isoformat(timespec="minutes")
+        facts.append({"ranks": ranks, "link": link, "measured": moment, **found})
+    write(rows, facts)
+
+
+def write(rows: list[dict[str, Any]], facts: list[dict[str, Any]]) -> None:
+    """Judge and keep what was measured in all settings."""
     rows, targets = judge(rows, facts)
     write_result(
         "communication",
@@ -106,6 +122,17 @@ def main() -> None:
         targets,
         ["torch", "numpy"],
     )
+
+
+def _earlier(setting: tuple[int, str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The last result without what it has of `setting`."""
+    kept = [
+        row
+        for row in json.loads((RESULTS / "communication.json").read_text())["rows"]
+        if (row.get("ranks"), row.get("link")) != setting and row.get("kind") != "tuning"
+    ]
+    facts = [{key: row[key] for key in row if key != "kind"} for row in kept if "kind" in row]
+    return [row for row in kept if "kind" not in row], facts
 
 
 def _measure(ranks: int, link: str, rate: str | None, *, data: Path, target: float | None) -> dict[str, Any]:

@@ -39,8 +39,6 @@ def judge(rows: list[Row], facts: list[Row]) -> tuple[list[Row], list[Row]]:
             row, _find(rows, row["ranks"], row["link"], "allreduce"), settings[row["ranks"], row["link"]]
         )
     targets = [item for ranks in (4, 2) for item in _targets(rows, settings, ranks)]
-    for row in rows:
-        del row["curve"]
     return [_rounded(row) for row in rows], targets
 
 
@@ -141,7 +139,10 @@ def _find(rows: list[Row], ranks: int, link: str, scheme: str) -> Row:
 
 
 def _rounded(row: Row) -> Row:
-    return {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
+    return {
+        key: round(value, 4) if isinstance(value, float) and key != "target" else value
+        for key, value in row.items()
+    }
 
 
 def render_schemes(result: Row) -> str:

@@ -56,14 +56,16 @@ class SynchronousServer(GradientScheme):
         return done(flat)
 
     def _move(self, *, sends: Sequence[tuple[int, Tensor]], receives: dict[int, Tensor]) -> None:
+        # Receives first: a send whose receiver is not ready yet is carried on by gloo's own thread, which
+        # then does not receive, so that both directions of a link go one after the other.
         operations = [
-            dist.P2POp(dist.isend, part, group=self.group, group_peer=rank)
-            for rank, part in sends
+            dist.P2POp(dist.irecv, part, group=self.group, group_peer=rank)
+            for rank, part in receives.items()
             if part.numel()
         ]
         operations += [
-            dist.P2POp(dist.irecv, part, group=self.group, group_peer=rank)
-            for rank, part in receives.items()
+            dist.P2POp(dist.isend, part, group=self.group, group_peer=rank)
+            for rank, part in sends
             if part.numel()
         ]
         if operations:
