@@ -32,9 +32,9 @@ class Task:
 
 
 TASKS = {
-    "mlp": Task(name="mlp", rows=1437, batch=32, steps=2000, save_every=1000),
-    "cnn": Task(name="cnn", rows=2048, batch=64, steps=100, save_every=50),
-    "encoder": Task(name="encoder", rows=512, batch=32, steps=12, save_every=12),
+    "mlp": Task(name="mlp", rows=1437, batch=32, steps=6000, save_every=3000),
+    "cnn": Task(name="cnn", rows=2048, batch=64, steps=60, save_every=50),
+    "encoder": Task(name="encoder", rows=512, batch=32, steps=8, save_every=8),
 }
 
 

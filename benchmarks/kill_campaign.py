@@ -3,7 +3,7 @@
 Trains the digits model once undisturbed, then again and again with a rank, all ranks and the
 launcher killed (kill -9), each at a random step, and compares the final weights by sha256.
 
-    python -m benchmarks.kill_campaign --set communication.scheme=powersgd
+    python -m benchmarks.kill_campaign --set communication=powersgd
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ def main() -> None:
                     f"{label}, worst, seconds", f"<= {_WITHIN_SECONDS}", worst, met=worst <= _WITHIN_SECONDS
                 )
             )
-    command = "make kill-campaign" + "".join(f" SET={text}" for text in arguments.overrides)
+    command = "make kill-campaign"
+    if arguments.overrides:
+        command += f" SET={' '.join(arguments.overrides)!r} NAME={arguments.name}"
     question = "Do kills and hangs at random steps change the trained model?"
     write_result(arguments.name, question, rows, targets, ["torch"], command=command)
 

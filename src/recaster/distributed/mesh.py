@@ -23,7 +23,7 @@ DATA, SHARD, PIPE, TENSOR = "data", "shard", "pipe", "tensor"
 DIMENSIONS = (DATA, SHARD, PIPE, TENSOR)
 """From the outermost, which talks least and may span hosts, to the innermost, which talks in every layer."""
 GROUP_TIMEOUT = timedelta(seconds=60)
-"""How long a collective waits for a rank that does not come."""
+"""How long a collective waits for a rank that does not come, where nobody says otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,8 @@ class Mesh:
     device: torch.device
     grid: DeviceMesh
     """torch's mesh; it has the dimensions of the recipe that are larger than 1 (see `build_mesh`)."""
+    timeout: timedelta = GROUP_TIMEOUT
+    """How long a collective waits for a rank that does not come."""
 
     def size(self, *dimensions: str) -> int:
         """How many places the `dimensions` have together; one that the grid lacks has one."""
@@ -76,13 +78,16 @@ class Mesh:
 
 
 @contextmanager
-def join_mesh(*, device: str, threads: int, shape: Mapping[str, int]) -> Iterator[Mesh]:
+def join_mesh(
+    *, device: str, threads: int, shape: Mapping[str, int], timeout: timedelta = GROUP_TIMEOUT
+) -> Iterator[Mesh]:
     """Join the ranks that the launcher started: NCCL with a GPU each, else gloo.
 
     Args:
         device: `auto`, `cpu` or `cuda`.
         threads: CPU threads of this rank.
         shape: ranks along each dimension; their product is the number of ranks.
+        timeout: how long a collective waits for a rank that does not come.
 
     Raises:
         RuntimeError: `cuda` was asked for and there are fewer GPUs than ranks on this host.
@@ -98,14 +103,14 @@ def join_mesh(*, device: str, threads: int, shape: Mapping[str, int]) -> Iterato
         torch.cuda.set_device(place)
     else:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=GROUP_TIMEOUT)
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
     try:
-        yield build_mesh(shape, device=place)
+        yield build_mesh(shape, device=place, timeout=timeout)
     finally:
         dist.destroy_process_group()
 
 
-def build_mesh(shape: Mapping[str, int], *, device: torch.device) -> Mesh:
+def build_mesh(shape: Mapping[str, int], *, device: torch.device, timeout: timedelta = GROUP_TIMEOUT) -> Mesh:
     """Arrange the ranks of the default process group in a grid of `shape`.
 
     Raises:
@@ -124,14 +129,14 @@ def build_mesh(shape: Mapping[str, int], *, device: torch.device) -> Mesh:
     grid = init_device_mesh(device.type, [shape.get(name, 1) for name in names], mesh_dim_names=names)
     for name in names:
         # Groups made by a mesh wait 30 minutes for a hung rank, whatever the default group does.
-        _set_timeout(grid.get_group(name))
-    return Mesh(rank=rank, world=world, device=device, grid=grid)
+        _set_timeout(grid.get_group(name), timeout)
+    return Mesh(rank=rank, world=world, device=device, grid=grid, timeout=timeout)
 
 
-def _set_timeout(group: Any) -> None:
+def _set_timeout(group: Any, timeout: timedelta) -> None:
     from torch.distributed.distributed_c10d import _set_pg_timeout  # torch has no public one
 
-    _set_pg_timeout(GROUP_TIMEOUT, group)
+    _set_pg_timeout(timeout, group)
 
 
 def sum_over_ranks(values: list[float], mesh: Mesh) -> list[float]:

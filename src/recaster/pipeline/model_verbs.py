@@ -83,8 +83,7 @@ def _open_run(
         fingerprint=name,
         params=flatten(cast.recipe.model_dump(mode="json", exclude={"search"})),
         tags={**_run_tags(cast, snapshot), **tags},
-        data_version=snapshot.content,
-        data_source=cast.recipe.data.source,
+        data={"version": snapshot.content, "source": cast.recipe.data.source},
     )
 
 

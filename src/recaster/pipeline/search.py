@@ -263,10 +263,10 @@ class _Search:
         return run_id or ""
 
     def _open_parent(self) -> str:
-        from recaster.tracking.runs import ensure_search_run
+        from recaster.tracking.runs import ensure_run
 
         changeable = {"trials": self.section.trials, "parallel": self.section.parallel}
-        return ensure_search_run(
+        return ensure_run(
             self.client,
             settings=self.cast.settings,
             experiment=self.cast.recipe.name,

@@ -163,10 +163,13 @@ def ensure_run(
     fingerprint: str,
     params: Mapping[str, str],
     tags: Mapping[str, str],
-    data_version: str,
-    data_source: str,
+    data: Mapping[str, str] | None = None,
 ) -> str:
-    """The id of the run with this fingerprint, made if it is not there; all calls may be repeated."""
+    """The id of the run with this fingerprint, made if it is not there; all calls may be repeated.
+
+    Args:
+        data: `version` and `source` of what the run trains on; None for a run above others.
+    """
     from mlflow.entities import Dataset, DatasetInput, Param
 
     with service_errors(settings.tracking_uri):
@@ -185,39 +188,10 @@ def ensure_run(
         entries = [Param(key, value[:_LONGEST_PARAM]) for key, value in params.items()]
         for start in range(0, len(entries), _PARAM_BATCH):
             client.log_batch(run_id, params=entries[start : start + _PARAM_BATCH])
-        source = json.dumps({"uri": data_source})
-        data = Dataset(name=experiment, digest=data_version[:32], source_type="dvc", source=source)
-        client.log_inputs(run_id, [DatasetInput(dataset=data, tags=[])])
-    return run_id
-
-
-def ensure_search_run(
-    client: MlflowClient,
-    *,
-    settings: Settings,
-    experiment: str,
-    name: str,
-    fingerprint: str,
-    params: Mapping[str, str],
-    tags: Mapping[str, str],
-) -> str:
-    """The id of the parent run of a search, made if it is not there, and running again if it is."""
-    from mlflow.entities import Param
-
-    with service_errors(settings.tracking_uri):
-        home = _ensure_experiment(client, settings, experiment)
-        found = client.search_runs([home], f"tags.`{FINGERPRINT}` = '{fingerprint}'", max_results=1)
-        if found:
-            run_id = str(found[0].info.run_id)
-            client.update_run(run_id, status="RUNNING")
-        else:
-            created = client.create_run(home, tags={FINGERPRINT: fingerprint}, run_name=name)
-            run_id = str(created.info.run_id)
-            client.log_batch(
-                run_id, params=[Param(key, value[:_LONGEST_PARAM]) for key, value in params.items()]
-            )
-        for key, value in tags.items():
-            client.set_tag(run_id, key, value)
+        if data:
+            source = json.dumps({"uri": data["source"]})
+            kept = Dataset(name=experiment, digest=data["version"][:32], source_type="dvc", source=source)
+            client.log_inputs(run_id, [DatasetInput(dataset=kept, tags=[])])
     return run_id
 
 

@@ -9,6 +9,7 @@ import gc
 import importlib
 import sys
 from contextlib import closing, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,6 +40,7 @@ from recaster.training.trainable import Trainable
 from recaster.training.update import Update
 
 PLAN, RESULT, WEIGHTS, CHECKPOINTS = "plan.json", "result.json", "weights.safetensors", "checkpoints"
+_PATIENCE = 10
 
 
 def train_rank(run_dir: Path) -> None:
@@ -56,7 +58,11 @@ def train_rank(run_dir: Path) -> None:
     train, section = plan["train"], plan["distributed"]
     _choose_kernels(deterministic=train["deterministic"])
     with join_mesh(
-        device=section["device"], threads=section["threads_per_rank"], shape=mesh_shape(section)
+        device=section["device"],
+        threads=section["threads_per_rank"],
+        shape=mesh_shape(section),
+        # The watchdog names a hung rank long before; what is slow, such as a large save, must not end a run.
+        timeout=timedelta(seconds=_PATIENCE * section["hang_timeout_seconds"]),
     ) as mesh:
         _choose_precision(train["precision"], mesh)
         with memory_limit(run_dir, train, data_ranks=mesh.data_ranks) as micro_batch_size:
@@ -111,7 +117,7 @@ class Run:
             seed=train["seed"],
             steps=self.steps,
         )
-        self.saver = Saver(run_dir / CHECKPOINTS, keep=train["keep_checkpoints"])
+        self.saver = Saver(run_dir / CHECKPOINTS, keep=train["keep_checkpoints"], timeout=mesh.timeout)
         self.validations: list[dict[str, Any]] = []
 
     def _build_model(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -36,12 +37,12 @@ from recaster.training.checkpoint import (
 class Saver:
     """Writes one checkpoint at a time in the background; every rank has one and calls it alike."""
 
-    def __init__(self, folder: Path, *, keep: int) -> None:
+    def __init__(self, folder: Path, *, keep: int, timeout: timedelta = GROUP_TIMEOUT) -> None:
         self._folder, self._keep = folder, keep
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
         # Collectives of the background must not mix with those of the steps.
-        self._group = dist.new_group(backend="gloo", timeout=GROUP_TIMEOUT)
+        self._group = dist.new_group(backend="gloo", timeout=timeout)
 
     def save(
         self, saved: Saved, *, step: int, memory: dict[str, Tensor], also_keep: Callable[[], Iterable[int]]
