@@ -61,6 +61,7 @@ TOGETHER: dict[str, dict[str, Any]] = {
     scheme: {"task": "encoder", "communication": scheme, "ema_decay": 0.9}
     for scheme in ("allreduce", "powersgd", "topk", "local-sgd", "diloco")
 }
+FOUR = {"four": {"task": "encoder"}, "four-rounded": {"task": "encoder", "communication": "bf16"}}
 RESUMED = ["average", "half", "frozen", *(name for name in ALONE if name.startswith("optimizer-"))]
 
 
@@ -75,10 +76,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 write_plan(folder / name, **options)
             for name, options in TOGETHER.items():
                 write_plan(folder / name, ranks=2, **options)
+            for name, options in FOUR.items():
+                write_plan(folder / name, ranks=4, **options)
             train_all([folder / name for name in ALONE])
             train_all([folder / name for name in TOGETHER], ranks=2)
             train_all([cut_at_half(folder / name, folder / "cut") for name in RESUMED])
             train_all([cut_at_half(folder / name, folder / "cut") for name in TOGETHER], ranks=2)
+            train_all([folder / name for name in FOUR], ranks=4)
+            train_all([cut_at_half(folder / name, folder / "cut") for name in FOUR], ranks=4)
             (folder / "done").touch()
     return folder
 
@@ -87,7 +92,7 @@ def _read(run_dir: Path, kind: str, key: str) -> list[Any]:
     return [record[key] for record in read_journal(run_dir / "journal.jsonl") if record["kind"] == kind]
 
 
-@pytest.mark.parametrize("name", [*RESUMED, *TOGETHER])
+@pytest.mark.parametrize("name", [*RESUMED, *TOGETHER, *FOUR])
 def test_a_cut_run_ends_with_the_same_bits(runs: Path, name: str) -> None:
     whole, resumed = result_of(runs / name), result_of(runs / "cut" / name)
     assert (whole["resumed_at"], resumed["resumed_at"]) == (0, STEPS - 1 if name == "average" else HALF)

@@ -194,6 +194,17 @@ class Recipe(Section):
     search: SearchSection | None = None
 
     @model_validator(mode="after")
+    def _best_weights_are_of_one_model(self) -> Recipe:
+        scheme = self.communication.scheme
+        apart = scheme in ("local-sgd", "diloco") or self.communication.parameter_server.staleness is not None
+        if self.train.keep_best and apart:
+            raise ValueError(
+                f"train.keep_best needs ranks with one model, which {scheme} has only now and then; remove "
+                "keep_best, or use another communication scheme"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _muon_sees_whole_matrices(self) -> Recipe:
         if self.train.optimizer.name == "muon" and self.distributed.strategy not in ("single", "ddp"):
             raise ValueError(

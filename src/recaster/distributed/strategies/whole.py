@@ -35,6 +35,7 @@ class WholeStrategy:
         self.communication = communication
         self.replica = self._begin() if copies else model
         """What forward runs through: torch's DistributedDataParallel for `ddp`, else the module itself."""
+        self._ordered: nn.Module | None = None
 
     @property
     def rows_per_pass(self) -> int | None:
@@ -50,6 +51,8 @@ class WholeStrategy:
         self, micro_batches: Sequence[MicroBatch], loss_sum: LossSum, *, scale: float | Tensor
     ) -> Tensor:
         """See `Strategy.accumulate`."""
+        if self._ordered is not self.replica:
+            self._order_buckets(micro_batches[0])
         total: Tensor | None = None
         for number, piece in enumerate(micro_batches):
             with self._reducing(last=number == len(micro_batches) - 1):
@@ -65,6 +68,25 @@ class WholeStrategy:
     def predict(self, micro_batches: Sequence[MicroBatch]) -> list[Tensor]:
         """See `Strategy.predict`."""
         return [self._forward(self.module, piece)[: piece.counted] for piece in micro_batches]
+
+    def _order_buckets(self, piece: MicroBatch) -> None:
+        """Run one backward that changes nothing, after which the order of sums over ranks is settled.
+
+        DistributedDataParallel rearranges its buckets after the first backward of every process, and a
+        ring's sum over three or more ranks depends on a gradient's place: a resumed run would take its
+        first step in another order than a whole run. Schemes with one bucket keep their own order.
+        """
+        self._ordered = self.replica
+        if not self._copies or self._mesh.data_ranks < 3 or self.communication.one_bucket:
+            return
+        buffers = [(buffer, buffer.clone()) for buffer in self.module.buffers()]
+        devices = [self._mesh.device] if self._mesh.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.autograd.backward(self._forward(self.replica, piece).sum() * 0.0)
+        for buffer, kept in buffers:
+            buffer.copy_(kept)
+        for parameter in self.module.parameters():
+            parameter.grad = None
 
     def _begin(self) -> nn.Module:
         return self._copy(self.communication)
