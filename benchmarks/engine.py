@@ -135,18 +135,19 @@ def _time_steps(run: Any, options: Options) -> float:
 
     def marked(*args: Any, **kwargs: Any) -> Any:
         marks.append(time.perf_counter())
+        profile: tuple[Any, float] | None = None
         for report in steps(*args, **kwargs):
             if report.step == run.steps:
                 options.wait()
                 marks.append(time.perf_counter())
-                if options.device.type == "cuda":
-                    options.busy.append(_end_profile(profiler, options))
+                if profile:
+                    options.busy.append(_end_profile(profile, options))
             yield report
             if report.step == run.measured_from:
                 options.wait()
                 marks[0] = time.perf_counter()
-            if options.device.type == "cuda" and run.steps - report.step == _PROFILED + 1:
-                profiler = _start_profile(options)
+            if options.device.type == "cuda" and run.steps - report.step == _PROFILED:
+                profile = _start_profile(options)
 
     rank.train_steps = marked  # type: ignore[assignment]
     run._end_epoch = lambda report, _: report.step == run.steps
