@@ -140,7 +140,7 @@ class _Interrupt(SilentReporter):
 
 
 def test_it_resumes_bit_for_bit(examined: Examined, tmp_path: Path) -> None:
-    longer = ["train.epochs=20"]  # long enough to be cut in the middle
+    longer = ["train.epochs=20", "train.record_every_steps=1"]  # long enough to be cut in the middle
     whole = pipeline.open_cast(examined.cast.path, longer)
     wanted = pipeline.run_to(whole, "train", SilentReporter())
     recipe = _make_project(tmp_path / "cut", examined.cast.recipe.workload.replace("-", "_"))
