@@ -15,12 +15,15 @@ import pytest
 from recaster.recipe.load import load_recipe
 
 ROOT = Path(__file__).parents[2]
+WORKLOADS = [
+    path.stem.replace("_", "-") for path in (ROOT / "src" / "recaster" / "workloads").glob("[a-z]*.py")
+]
 SOURCES = [path for folder in ("src", "flows", "tasks") for path in (ROOT / folder).rglob("*.py")]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda path: path.name)
 def test_recipes_load(path: Path) -> None:
-    load_recipe(path)
+    assert load_recipe(path).workload in {*WORKLOADS}
 
 
 def test_every_module_says_what_it_is_for() -> None:
