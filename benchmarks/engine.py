@@ -1,10 +1,10 @@
 """What does the training engine cost over a plain loop, and what do others cost?
 
-Every contender trains the same model on the same rows in the same process, in turn, round after
-round; a run's wall time a step is taken from its first step to the end of its last one. Ours logs to
+Every contender trains the same model on the same rows, in turn, round after round, each run in a fresh
+process; a run's wall time a step is taken from its first step to the end of its last one. Ours logs to
 the journal every ten steps and saves checkpoints in between, far more often than a recipe's default
 would; so do the peers with their own means; the plain loop does neither. What is saved after the last
-step is not counted.
+step is not counted. "memory kept" is the plain loop with the allocator setting that our ranks use.
 
     make bench-engine                  on the CPU, with the peers, in an environment of its own
     python -m benchmarks.engine --device cuda --precision bf16 --compile --tasks cnn encoder --no-peers
@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
 import io
+import multiprocessing
 import os
+import resource
 import shutil
 import socket
 import statistics
@@ -24,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from torch.nn import functional as F
 
 from benchmarks.engine_tasks import TASKS, WORKLOAD, Task, build_data, build_model
 from benchmarks.record import target, write_result
+from recaster.training.host_memory import keep_freed_memory
 
 _PROFILED = 20
 """Steps at the end of a run on a GPU in which its kernels are timed."""
@@ -45,7 +48,7 @@ class Options:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.device, self.precision = torch.device(arguments.device), arguments.precision
         self.compile, self.threads = arguments.compile, arguments.threads
-        self.busy: list[float] = []
+        self.busy: float | None = None
         """Share of some of our steps' wall time in which the GPU computed."""
 
     def autocast(self) -> Any:
@@ -91,8 +94,14 @@ def run_plain_fused(task: Task, folder: Path, options: Options) -> float:
     return run_plain(task, folder, options, fused=True)
 
 
+def run_plain_kept(task: Task, folder: Path, options: Options) -> float:
+    keep_freed_memory()
+    return run_plain(task, folder, options, fused=True)
+
+
 def run_recaster(task: Task, folder: Path, options: Options) -> float:
     """The engine's own rank, from its first step to its last checkpoint."""
+    keep_freed_memory()
     from recaster.distributed.mesh import join_mesh
     from recaster.recipe.distributed import DistributedSection
     from recaster.recipe.training import Optimizer, TrainSection
@@ -141,7 +150,7 @@ def _time_steps(run: Any, options: Options) -> float:
                 options.wait()
                 marks.append(time.perf_counter())
                 if profile:
-                    options.busy.append(_end_profile(profile, options))
+                    options.busy = _end_profile(profile, options)
             yield report
             if report.step == run.measured_from:
                 options.wait()
@@ -302,6 +311,7 @@ def run_transformers(task: Task, folder: Path, options: Options) -> float:
 OURS: dict[str, Contender] = {
     "plain": run_plain,
     "plain, fused optimizer": run_plain_fused,
+    "plain, fused optimizer, memory kept": run_plain_kept,
     "recaster": run_recaster,
 }
 PEERS: dict[str, tuple[str, Contender]] = {
@@ -321,12 +331,8 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--no-peers", action="store_true", help="only the plain loops and ours")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    options = Options(arguments)
-    contenders = dict(OURS)
-    if not arguments.no_peers:
-        contenders |= {name: run for name, (_, run) in PEERS.items()}
-    rows = [_measure(TASKS[name], contenders, options, arguments.rounds) for name in arguments.tasks]
+    contenders = [*OURS, *([] if arguments.no_peers else PEERS)]
+    rows = [_measure(TASKS[name], contenders, arguments) for name in arguments.tasks]
     packages = ["torch", *(package for package, _ in PEERS.values() if find_spec(package))]
     name = "engine" if arguments.device == "cpu" else "engine-gpu"
     question = "What does a training step cost over a plain loop?"
@@ -349,22 +355,32 @@ def _launched_alone() -> Iterator[None]:
             del os.environ[name]
 
 
-def _measure(task: Task, contenders: dict[str, Contender], options: Options, rounds: int) -> dict[str, Any]:
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(rounds + 1):  # the first warms up and does not count
-        for name, run in contenders.items():
-            folder = Path(tempfile.mkdtemp(prefix="engine-"))
-            said = io.StringIO()
-            try:
-                with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-                    seconds = run(task, folder, options)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-            gc.unfreeze()
-            gc.collect()
+def _run_once(task: Task, name: str, arguments: argparse.Namespace) -> dict[str, float | None]:
+    """One run in this process, which is used for nothing else."""
+    torch.set_num_threads(arguments.threads)
+    options = Options(arguments)
+    run = OURS[name] if name in OURS else PEERS[name][1]
+    folder, said = Path(tempfile.mkdtemp(prefix="engine-")), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            seconds = run(task, folder, options)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": seconds, "peak": peak, "busy": options.busy}
+
+
+def _measure(task: Task, contenders: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
+    context = multiprocessing.get_context("spawn")
+    for number in range(arguments.rounds + 1):  # the first warms up and does not count
+        for name in contenders:
+            with ProcessPoolExecutor(1, mp_context=context) as process:
+                found = process.submit(_run_once, task, name, arguments).result()
             if number:
-                times[name].append(seconds)
-            sys.stderr.write(f"{task.name} round {number} {name}: {1000 * seconds:.3f} ms a step\n")
+                runs[name].append(found)
+            sys.stderr.write(f"{task.name} round {number} {name}: {1000 * found['seconds']:.3f} ms a step\n")
+    times = {name: [run["seconds"] for run in of_one] for name, of_one in runs.items()}
     medians = {name: statistics.median(values) for name, values in times.items()}
     # Ratios within a round, since the machine is not the same from one minute to the next.
     ratio = {
@@ -372,17 +388,18 @@ def _measure(task: Task, contenders: dict[str, Contender], options: Options, rou
             one / other for one, other in zip(times[name], times[base], strict=True)
         )
         for name in times
-        for base in ("plain", "plain, fused optimizer")
-        if name != base
+        for base in OURS
+        if base not in (name, "recaster")
     }
-    busy = {"gpu_busy": round(statistics.median(options.busy), 3)} if options.busy else {}
-    options.busy.clear()
+    busy = [run["busy"] for run in runs["recaster"] if run["busy"] is not None]
+    peaks = {name: statistics.median(run["peak"] for run in of_one) for name, of_one in runs.items()}
     return {
         "task": task.name,
-        **busy,
+        **({"gpu_busy": round(statistics.median(busy), 3)} if busy else {}),
         "milliseconds_a_step": {name: round(1000 * value, 3) for name, value in medians.items()},
         "ratio": {name: round(value, 3) for name, value in ratio.items()},
         "samples_per_second": {name: round(task.batch / value, 1) for name, value in medians.items()},
+        "peak_megabytes": {name: round(value) for name, value in peaks.items()},
     }
 
 

@@ -26,6 +26,7 @@ from recaster.distributed.strategies.build import build_communication, build_str
 from recaster.training.averaging import WeightAverage
 from recaster.training.checkpoint import Saved, load_memory, load_newest_checkpoint, read_weights
 from recaster.training.feed import Feed
+from recaster.training.host_memory import keep_freed_memory
 from recaster.training.journal import JOURNAL, open_journal, read_journal, write_record
 from recaster.training.loop import StepReport, TrainState, check_finite, train_steps
 from recaster.training.memory_limit import memory_limit
@@ -53,6 +54,7 @@ def train_rank(run_dir: Path) -> None:
         OutOfMemoryError: memory does not hold one sample; before that the process ends, and when it
             is started again takes smaller micro-batches.
     """
+    keep_freed_memory()
     plan: dict[str, Any] = read_json(run_dir / PLAN)
     workload: Trainable = importlib.import_module(plan["workload_module"]).WORKLOAD
     train, section = plan["train"], plan["distributed"]

@@ -1,0 +1,27 @@
+"""Freed activations stay with the process, since the next step asks for the same again."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""`M_TRIM_THRESHOLD` and `M_MMAP_THRESHOLD` of glibc's malloc.h."""
+_LARGEST_BLOCK = 1 << 30
+"""Blocks above this many bytes still go back to the system as soon as they are freed."""
+_LARGEST_INT = 2**31 - 1
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep what tensors free; whether this system can.
+
+    By default it gives blocks of more than 32 MB back when they are freed, and the heap's end when more
+    than twice that is free, so each step pays for mapping and zeroing its activations anew: a quarter of a
+    small CNN's step (docs/howto/training-engine.md).
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    return mallopt is not None and bool(
+        mallopt(_TRIM_THRESHOLD, _LARGEST_INT) and mallopt(_MMAP_THRESHOLD, _LARGEST_BLOCK)
+    )
