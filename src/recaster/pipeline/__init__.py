@@ -7,6 +7,7 @@ Works from a notebook without Prefect:
     raw = snapshot(cast, SilentReporter())
 """
 
+from recaster.pipeline.check import check, foresee
 from recaster.pipeline.data_verbs import prepare, snapshot, validate, version_data
 from recaster.pipeline.finished import find_finished
 from recaster.pipeline.model_verbs import evaluate, export, train
@@ -28,11 +29,13 @@ __all__ = [
     "StepSummary",
     "TrialJob",
     "TrialOutcome",
+    "check",
     "check_services",
     "evaluate",
     "export",
     "find_finished",
     "find_search",
+    "foresee",
     "history",
     "hold_model",
     "new_recipe",

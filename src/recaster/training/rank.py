@@ -8,7 +8,8 @@ from __future__ import annotations
 import gc
 import importlib
 import sys
-from contextlib import closing, nullcontext
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +26,7 @@ from recaster.distributed.mesh import Mesh, join_mesh
 from recaster.distributed.strategies.build import build_communication, build_strategy, mesh_shape
 from recaster.training.averaging import WeightAverage
 from recaster.training.checkpoint import Saved, load_memory, load_newest_checkpoint, read_weights
+from recaster.training.disk_need import measure_state, require_room
 from recaster.training.feed import Feed
 from recaster.training.host_memory import keep_freed_memory
 from recaster.training.journal import JOURNAL, open_journal, read_journal, write_record
@@ -37,7 +39,7 @@ from recaster.training.sampler import Sampler
 from recaster.training.saver import Saver, save_tensors
 from recaster.training.schedule import build_schedule
 from recaster.training.selection import find_best, should_stop
-from recaster.training.trainable import Trainable
+from recaster.training.trainable import Trainable, TrainingSet
 from recaster.training.update import Update
 
 PLAN, RESULT, WEIGHTS, CHECKPOINTS = "plan.json", "result.json", "weights.safetensors", "checkpoints"
@@ -54,11 +56,25 @@ def train_rank(run_dir: Path) -> None:
         OutOfMemoryError: memory does not hold one sample; before that the process ends, and when it
             is started again takes smaller micro-batches.
     """
-    keep_freed_memory()
     plan: dict[str, Any] = read_json(run_dir / PLAN)
+    with (
+        join_training(plan) as (workload, mesh),
+        memory_limit(run_dir, plan["train"], data_ranks=mesh.data_ranks) as micro_batch_size,
+    ):
+        Run(run_dir, plan, workload, mesh, micro_batch_size).train()
+
+
+@contextmanager
+def join_training(plan: dict[str, Any]) -> Iterator[tuple[Trainable, Mesh]]:
+    """Set this process up as the plan says, and join the ranks that the launcher started.
+
+    Raises:
+        RecipeError: the device does not have the plan's precision.
+    """
+    keep_freed_memory()
     workload: Trainable = importlib.import_module(plan["workload_module"]).WORKLOAD
-    train, section = plan["train"], plan["distributed"]
-    _choose_kernels(deterministic=train["deterministic"])
+    section = plan["distributed"]
+    _choose_kernels(deterministic=plan["train"]["deterministic"])
     with join_mesh(
         device=section["device"],
         threads=section["threads_per_rank"],
@@ -66,9 +82,8 @@ def train_rank(run_dir: Path) -> None:
         # The watchdog names a hung rank long before; what is slow, such as a large save, must not end a run.
         timeout=timedelta(seconds=_PATIENCE * section["hang_timeout_seconds"]),
     ) as mesh:
-        _choose_precision(train["precision"], mesh)
-        with memory_limit(run_dir, train, data_ranks=mesh.data_ranks) as micro_batch_size:
-            Run(run_dir, plan, workload, mesh, micro_batch_size).train()
+        _choose_precision(plan["train"]["precision"], mesh)
+        yield workload, mesh
 
 
 def _choose_kernels(*, deterministic: bool) -> None:
@@ -102,11 +117,10 @@ class Run:
         micro_batch_size: int | None,
     ) -> None:
         self.run_dir, self.plan, self.workload, self.mesh = run_dir, plan, workload, mesh
-        train, prepared = plan["train"], Path(plan["prepared"])
+        train = plan["train"]
         self.train_section: dict[str, Any] = train
         self.micro_batch_size = micro_batch_size
-        self.data = workload.open_split(prepared, "train", plan)
-        self.validation = workload.open_split(prepared, "validation", plan)
+        self.data, self.validation = self.open_split("train"), self.open_split("validation")
         self.sampler = Sampler(samples=len(self.data), batch_size=train["batch_size"], seed=train["seed"])
         self.steps = self.sampler.steps_per_epoch * train["epochs"]
         self._build_model()
@@ -122,12 +136,17 @@ class Run:
         self.saver = Saver(run_dir / CHECKPOINTS, keep=train["keep_checkpoints"], timeout=mesh.timeout)
         self.validations: list[dict[str, Any]] = []
 
+    def open_split(self, split: str) -> TrainingSet:
+        """The rows of `train` or `validation`."""
+        return self.workload.open_split(Path(self.plan["prepared"]), split, self.plan)
+
     def _build_model(self) -> None:
         train = self.train_section
         torch.manual_seed(derive_seed(train["seed"], "weights"))
         model = self.workload.build_model(self.plan)
         layers = list_layers(model)
         prepare_model(model, train)
+        self.state_size = measure_state(model, train)
         section = self.plan["distributed"]
         self.strategy = build_strategy(
             model,
@@ -164,6 +183,8 @@ class Run:
         """Resume, train to the end, write the result."""
         saved = Saved(module=self.strategy.module, optimizers=self.optimizers, extra=self._extra_state())
         folder = self.run_dir / CHECKPOINTS
+        if self.mesh.rank == 0:
+            require_room(folder, self.state_size, keep=self.train_section["keep_checkpoints"])
         step = load_newest_checkpoint(folder, saved, on_damage=_warn)
         self._recall(step)
         state = TrainState(strategy=self.strategy, update=self.update, average=self.average, step=step)

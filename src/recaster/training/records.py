@@ -18,7 +18,8 @@ from recaster.training.loop import StepReport
 from recaster.training.micro_batches import cut_batch
 from recaster.training.trainable import TrainingSet
 
-_VALIDATION_ROWS = 512
+VALIDATION_ROWS = 512
+"""Of one pass where the recipe names no micro-batch."""
 
 
 class StepWindow:
@@ -75,7 +76,7 @@ def measure_validation(
     """
     strategy.module.eval()
     loss, hits, count = (torch.zeros((), dtype=torch.float64, device=mesh.device) for _ in range(3))
-    passes, rows = strategy.passes or 1, strategy.rows_per_pass or micro_batch_size or _VALIDATION_ROWS
+    passes, rows = strategy.passes or 1, strategy.rows_per_pass or micro_batch_size or VALIDATION_ROWS
     together = passes * rows * mesh.data_ranks
     for start in range(0, len(data), together):
         pieces = cut_batch(

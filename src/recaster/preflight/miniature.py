@@ -1,0 +1,184 @@
+"""A training in miniature: the plan's own model, strategy, update and saver, over a few of its rows.
+
+rung       a few steps with so many rows a pass: what memory and time grow by
+miniature  steps ─ save beside steps ─ validation ─ save ─ result: all that a whole training does, once
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recaster.distributed.mesh import Mesh
+from recaster.preflight.process_memory import peak_address_space, peak_resident, reset_peak
+from recaster.training.feed import Feed
+from recaster.training.loop import TrainState, train_steps
+from recaster.training.rank import Run
+from recaster.training.sampler import Sampler
+from recaster.training.trainable import TrainingSet
+
+_RUNG_STEPS = 3
+_ROWS_SEED = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peak:
+    """The most memory that this rank took, bytes."""
+
+    resident: int
+    """In RAM."""
+    address_space: int
+    device: int
+    """Allocated on the GPU; 0 on a CPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rung:
+    """Steps of one pass."""
+
+    rows: int
+    """Of a pass."""
+    seconds: float
+    """Of one step."""
+    peak: Peak
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extent:
+    """How much of a training a miniature is."""
+
+    steps: int
+    record_every: int
+    """Steps between two records of the journal, from which the times are read."""
+    save_after: int
+    """The step after which a checkpoint is written, beside those that follow."""
+    batch_size: int
+    """Rows of a step over all ranks."""
+    micro_batch_size: int | None
+    """Rows of a pass on one rank; None: all of a step."""
+    passes: int
+    """Of a step on one rank."""
+    step_guess: float
+    """Seconds of a step, as the rungs have it."""
+    validation_rows: int
+
+
+class Excerpt:
+    """Some rows of a training set, in their order; one row may be there more than once."""
+
+    def __init__(self, data: TrainingSet, rows: NDArray[np.int64]) -> None:
+        self._data, self._rows = data, rows
+        self.uniform = data.uniform
+
+    def __len__(self) -> int:
+        """Rows of the excerpt."""
+        return len(self._rows)
+
+    def ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """See `TrainingSet.ids`."""
+        return self._data.ids(self._rows[rows])
+
+    def batch(self, rows: NDArray[np.int64], *, seed: int | None) -> tuple[Tensor, Tensor]:
+        """See `TrainingSet.batch`."""
+        return self._data.batch(self._rows[rows], seed=seed)
+
+
+class MiniatureRun(Run):
+    """A rank's part of a training that is begun over and over, and never carried out."""
+
+    @contextmanager
+    def real_feed(self) -> Iterator[None]:
+        """Hold for the body what the feed of the whole training holds: a chunk in use, one read ahead."""
+        with closing(self.feed.batches(0)) as batches:
+            for _ in range(min(2, self.steps)):  # the first chunk is a single step
+                next(batches)
+            yield
+
+    def climb(self, rows: int) -> Rung:
+        """Take a few steps of one pass of `rows` rows; the weights stay as they are."""
+        together = rows * self.mesh.data_ranks
+        data = Excerpt(self.data, pick_rows(self.data, together * _RUNG_STEPS))
+        sampler = Sampler(samples=len(data), batch_size=together, seed=_ROWS_SEED)
+        feed = self._feed(data, sampler, micro_batch_size=None, steps=_RUNG_STEPS)
+        state = TrainState(strategy=self.strategy, update=self.update, average=self.average, step=0)
+        loop = train_steps(
+            state,
+            feed=feed,
+            loss_sum=self.workload.build_loss(self.train_section["loss"], training=True),
+            rate_at=lambda _: 0.0,
+            mesh=self.mesh,
+            seed=_ROWS_SEED,
+        )
+        begin_peak(self.mesh)
+        ends = []
+        with closing(loop) as reports:
+            for _ in reports:
+                wait_for(self.mesh)
+                ends.append(time.perf_counter())
+        return Rung(
+            rows=rows,
+            seconds=float(min(np.diff(ends))),
+            peak=read_peak(self.mesh),
+        )
+
+    def shorten(self, extent: Extent) -> None:
+        """Make `train` a miniature of itself."""
+        self.data = Excerpt(self.data, pick_rows(self.data, extent.batch_size * extent.steps))
+        self.validation = Excerpt(self.validation, pick_rows(self.validation, extent.validation_rows))
+        self.sampler = Sampler(samples=len(self.data), batch_size=extent.batch_size, seed=_ROWS_SEED)
+        self.steps, self.micro_batch_size = extent.steps, extent.micro_batch_size
+        self.train_section |= {
+            "epochs": 1,
+            "batch_size": extent.batch_size,
+            "record_every_steps": extent.record_every,
+            "checkpoint_every_steps": extent.save_after,
+            "keep_checkpoints": 1,
+            "keep_best": None,
+            "early_stopping": None,
+        }
+        self.feed = self._feed(
+            self.data, self.sampler, micro_batch_size=extent.micro_batch_size, steps=extent.steps
+        )
+
+    def _feed(self, data: TrainingSet, sampler: Sampler, *, micro_batch_size: int | None, steps: int) -> Feed:
+        return Feed(
+            data,
+            sampler,
+            self.strategy,
+            self.mesh,
+            micro_batch_size=micro_batch_size,
+            seed=_ROWS_SEED,
+            steps=steps,
+        )
+
+
+def pick_rows(data: TrainingSet, count: int) -> NDArray[np.int64]:
+    """`count` row numbers of `data`, spread over all of it, again from the start where it has fewer."""
+    order = np.random.default_rng(_ROWS_SEED).permutation(len(data))
+    return np.resize(order, count).astype(np.int64)
+
+
+def begin_peak(mesh: Mesh) -> None:
+    """Let `read_peak` begin again from what is taken now."""
+    reset_peak()
+    if mesh.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(mesh.device)
+
+
+def read_peak(mesh: Mesh) -> Peak:
+    """The most memory since `begin_peak`; of the address space, since the process began."""
+    on_device = torch.cuda.max_memory_allocated(mesh.device) if mesh.device.type == "cuda" else 0
+    return Peak(resident=peak_resident(), address_space=peak_address_space(), device=on_device)
+
+
+def wait_for(mesh: Mesh) -> None:
+    """Return when the device has done what it was given."""
+    if mesh.device.type == "cuda":
+        torch.cuda.synchronize(mesh.device)

@@ -1,0 +1,145 @@
+"""From what a probe found to what the whole training takes: plain arithmetic, no torch.
+
+memory  miniature's peak + growth to the plan's pass + mapped rows that it has not touched
+time    steps + validations + what saves cost beside the steps + the last save + the result
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from recaster.preflight.growth import fit_growth
+
+Found = Mapping[str, Any]
+"""What one rank of a probe left: see `preflight.probe`."""
+_SAVING_COPIES = 2
+"""Of a checkpoint, in memory while it is written, where no miniature has shown it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """The peak of the rank that takes most, bytes."""
+
+    resident: int
+    """In RAM, with `mapped`."""
+    mapped: int
+    """Of the prepared rows: the kernel takes these back when memory is short, so no limit counts them."""
+    address_space: int
+    device: int
+    """Of the GPU; 0 on a CPU."""
+
+    def under(self, of: str) -> int:
+        """What a limit `of` one kind of memory bounds."""
+        return self.resident - self.mapped if of == "resident" else int(getattr(self, of))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duration:
+    """Wall time of a whole training, seconds; early stopping may end it sooner."""
+
+    start: float
+    """Imports, model, joining."""
+    step: float
+    """One optimizer step."""
+    steps: int
+    validation: float
+    """One pass over the validation split."""
+    validations: int
+    save: float
+    """What one save costs the steps beside it."""
+    saves: int
+    end: float
+    """The last save and the result, which nothing goes on beside."""
+
+    @property
+    def training(self) -> float:
+        """From the first step to the result."""
+        return (
+            self.steps * self.step
+            + self.validations * self.validation
+            + max(0, self.saves - 1) * self.save
+            + self.end
+        )
+
+    @property
+    def total(self) -> float:
+        """From the start of the ranks to the result."""
+        return self.start + self.training
+
+
+def predict_memory(found: Sequence[Found], rows: int) -> Memory:
+    """The peak of the rank that takes most, with passes of `rows` rows."""
+    mapped = max(rank["miniature"]["mapped"]["size"] if "miniature" in rank else 0 for rank in found)
+    kinds = {
+        kind: math.ceil(max(_peak(rank, kind, rows) for rank in found))
+        for kind in ("resident", "address_space", "device")
+    }
+    return Memory(mapped=mapped, **kinds)
+
+
+def _peak(found: Found, kind: str, rows: int) -> float:
+    built: float = found["built"][kind]
+    points = [(0, built), *((rung["rows"], rung["peak"][kind]) for rung in found["rungs"])]
+    line = fit_growth(points) if found["rungs"] else lambda _: built
+    if "miniature" not in found:
+        saved = _SAVING_COPIES * float(found["state"]["checkpoint_bytes"])
+        return line(rows) + (0.0 if kind == "device" else saved)
+    miniature = found["miniature"]
+    reached: float = miniature["peak"][kind] + line(rows) - line(size_of(found))
+    mapped = miniature["mapped"]
+    untouched = float(mapped["size"] - mapped["resident"]) if kind == "resident" else 0.0
+    return max(built, reached) + untouched
+
+
+def size_of(found: Found) -> int:
+    """Rows of the miniature's passes."""
+    return int(found["miniature"]["extent"]["micro_batch_size"] or found["share"])
+
+
+def predict_duration(found: Found, train: Mapping[str, Any]) -> Duration:
+    """How long the training takes.
+
+    Args:
+        found: by the first rank, with at least one rung or a miniature.
+        train: the plan's section.
+    """
+    steps, every = found["steps"], train["checkpoint_every_steps"]
+    validations = math.ceil(train["epochs"] / train["validate_every_epochs"])
+    seconds = _part_seconds(found, every)
+    return Duration(
+        start=found["start_seconds"],
+        step=seconds["step"],
+        steps=steps,
+        validation=seconds["row"] * found["validation_rows"],
+        validations=validations,
+        save=seconds["save"],
+        saves=math.ceil(steps / every) + (validations if train["keep_best"] else 0),
+        end=seconds["end"],
+    )
+
+
+def _part_seconds(found: Found, save_every: int) -> dict[str, float]:
+    """Of a step, of one row of validation, of a save, of the end."""
+    passes = math.ceil(found["share"] / found["size"])
+    if "miniature" not in found:  # nothing is known of saving; forward is about a third of a pass
+        step = passes * _pass_seconds(found, found["size"])
+        return {"step": step, "row": step / found["share"] / 3, "save": 0.0, "end": 0.0}
+    extent, stages = found["miniature"]["extent"], found["miniature"]["stages"]
+    step = stages["step_seconds"] or extent["step_guess"]
+    if found["rungs"]:
+        whole = passes * _pass_seconds(found, found["size"])
+        step *= whole / (extent["passes"] * _pass_seconds(found, size_of(found)))
+    return {
+        "step": step,
+        "row": stages["validation_seconds"] / extent["validation_rows"],
+        "save": max(stages["saving_seconds"], stages["save_seconds"] - save_every * step),
+        "end": stages["save_seconds"] + stages["result_seconds"],
+    }
+
+
+def _pass_seconds(found: Found, rows: int) -> float:
+    points = ((rung["rows"], rung["seconds"]) for rung in found["rungs"])
+    return fit_growth([(0, 0.0), *points])(rows)

@@ -1,0 +1,231 @@
+"""One rank of a probe: what does this training take, and how large a pass does the memory hold?
+
+plan.json, allowance.json   →   probe-00000.json, written anew after each stage
+
+It climbs from small passes towards the plan's, stops where memory or time would run out, and ends with a
+training in miniature at the largest size that it may use.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recaster.core.files import free_bytes, read_json, write_json
+from recaster.distributed.mesh import Mesh, sum_over_ranks
+from recaster.preflight.growth import fit_growth, largest_power
+from recaster.preflight.miniature import Extent, MiniatureRun, Peak, Rung, begin_peak, read_peak
+from recaster.preflight.process_memory import mapped_files
+from recaster.preflight.stages import read_stages
+from recaster.training.memory_limit import is_out_of_memory
+from recaster.training.rank import PLAN, join_training
+from recaster.training.records import VALIDATION_ROWS
+
+ALLOWANCE = "allowance.json"
+_RUNGS = (16, 4)
+"""The plan's pass is this many times as large as each rung's."""
+_STEPPING_SECONDS, _MOST_STEPS = 4.0, 64
+"""Of the miniature's steps."""
+_SAVING_BYTES_PER_SECOND = 2e8
+"""A low guess, to tell whether there is time for two checkpoints."""
+_FEWEST_STEPS, _BLIND_STEPS, _PASSES, _RECORDS = 2, 4, 2, 8
+"""Of the miniature: fewest steps, those where nothing is known of their time, most passes in a step, most
+records."""
+_SHARDS = ".npy"
+_SAVING_COPIES = 2
+"""A checkpoint in writing is in memory as tensors and as the file's bytes."""
+_FORWARD_SHARE = 0.4
+"""Of a pass's time that its forward takes at most."""
+_VALIDATING_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """What a probe may take."""
+
+    ends_at: float
+    """`time.time` when it should have ended."""
+    resident_bytes: int | None
+    """Of one rank; None: no bound."""
+    address_space_bytes: int | None
+    """Of one rank; None: no bound."""
+
+
+def probe_rank(run_dir: Path, *, started: float) -> None:
+    """Measure what one rank of `run_dir/plan.json` takes.
+
+    Args:
+        started: when this process began, in `time.time`'s seconds.
+
+    Raises:
+        RecipeError: the model or the device cannot do what the recipe asks.
+        ResourceError: the disk does not hold the checkpoints.
+    """
+    plan: dict[str, Any] = read_json(run_dir / PLAN)
+    plan["train"]["compile"] = False  # compiling alone may take longer than a probe
+    allowance = Allowance(**read_json(run_dir / ALLOWANCE))
+    with join_training(plan) as (workload, mesh):
+        begin_peak(mesh)
+        share = math.ceil(plan["train"]["batch_size"] / mesh.data_ranks)
+        size = min(plan["train"]["micro_batch_size"] or share, share)
+        run = MiniatureRun(run_dir, plan, workload, mesh, size)
+        _Probe(run, allowance, size=size, share=share, started=started).run()
+
+
+class _Probe:
+    def __init__(
+        self, run: MiniatureRun, allowance: Allowance, *, size: int, share: int, started: float
+    ) -> None:
+        self._run, self._mesh, self._allowance = run, run.mesh, allowance
+        self._size, self._share = size, share
+        self._built = read_peak(run.mesh)
+        self._rungs: list[Rung] = []
+        self._found: dict[str, Any] = {
+            "device": run.mesh.device.type,
+            "device_bytes": _free_on_device(run.mesh),
+            "start_seconds": time.time() - started,
+            "built": asdict(self._built),
+            "state": asdict(run.state_size),
+            "steps": run.steps,
+            "steps_per_epoch": run.sampler.steps_per_epoch,
+            "validation_rows": len(run.validation),
+            "share": share,
+            "size": size,
+            "rungs": [],
+        }
+        self._tell()
+
+    def run(self) -> None:
+        """Climb, then train in miniature."""
+        try:
+            # A pipeline's schedule was made for passes of one size.
+            size = self._size if self._run.strategy.passes else self._climb()
+            extent = self._plan_extent(size) if size else None
+            if extent:
+                self._train_in_miniature(extent)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._found["out_of_memory"] = str(error).partition("\n")[0] or type(error).__name__
+            self._tell()
+
+    def _climb(self) -> int:
+        """The size of the passes that the miniature may use; 0 for none."""
+        for rows in sorted({max(1, self._size // times) for times in _RUNGS}):
+            if self._rungs and not self._has_room(rows, steps=3):
+                break
+            self._rungs.append(self._run.climb(rows))
+            self._found["rungs"] = [asdict(rung) for rung in self._rungs]
+            self._tell()
+        if self._has_room(self._size, steps=_FEWEST_STEPS):
+            return self._size
+        return largest_power(self._size, lambda rows: self._has_room(rows, steps=_FEWEST_STEPS))
+
+    def _has_room(self, rows: int, *, steps: int) -> bool:
+        """Whether memory and time allow passes of `rows` rows; the same answer on all ranks."""
+        allowed = self._allowance
+        saved = _SAVING_COPIES * self._run.state_size.checkpoint_bytes
+        bounds = (
+            (allowed.resident_bytes, lambda peak: peak.resident, saved),
+            (allowed.address_space_bytes, lambda peak: peak.address_space, saved),
+            (self._found["device_bytes"], lambda peak: peak.device, 0),
+        )
+        fits = time.time() + steps * self._pass_seconds(rows) < allowed.ends_at and all(
+            limit is None or self._expect(read, rows) + more < limit for limit, read, more in bounds
+        )
+        return sum_over_ranks([float(fits)], self._mesh)[0] == self._mesh.world
+
+    def _expect(self, read: Callable[[Peak], int], rows: int) -> float:
+        return fit_growth([(0, read(self._built)), *((rung.rows, read(rung.peak)) for rung in self._rungs)])(
+            rows
+        )
+
+    def _pass_seconds(self, rows: int) -> float:
+        """Of a step of one pass; 0 where nothing was measured."""
+        if not self._rungs:
+            return 0.0
+        return fit_growth([(0, 0.0), *((rung.rows, rung.seconds) for rung in self._rungs)])(rows)
+
+    def _plan_extent(self, size: int) -> Extent | None:
+        """How long a miniature there is time for; None when for none."""
+        run, train = self._run, self._run.train_section
+        one = self._pass_seconds(size)
+        passes = math.ceil(self._share / size)
+        whole = bool(run.strategy.passes) or passes <= _PASSES
+        passes = passes if whole else _PASSES
+        guess = one * passes
+        saving = 2 * run.state_size.checkpoint_bytes / _SAVING_BYTES_PER_SECOND
+        left = self._agree(self._allowance.ends_at - time.time() - saving)
+        room = free_bytes(run.run_dir) > 3 * run.state_size.checkpoint_bytes
+        if left < _FEWEST_STEPS * guess or self._agree(float(room)) < 1:
+            return None
+        steps = int(min(_STEPPING_SECONDS, left) / guess) if guess else _BLIND_STEPS
+        steps, record_every = _round_steps(min(steps, _MOST_STEPS))
+        asked = train["micro_batch_size"] is None and size == self._share
+        return Extent(
+            steps=steps,
+            record_every=record_every,
+            save_after=steps // 2,
+            batch_size=train["batch_size"] if whole else passes * size * self._mesh.data_ranks,
+            micro_batch_size=None if asked else size,
+            passes=passes,
+            step_guess=guess,
+            validation_rows=self._choose_validation(None if asked else size, one / size),
+        )
+
+    def _choose_validation(self, size: int | None, row_seconds: float) -> int:
+        """Rows of one pass of validation, as far as there is time for them."""
+        strategy = self._run.strategy
+        rows = (strategy.passes or 1) * (strategy.rows_per_pass or size or VALIDATION_ROWS)
+        if row_seconds:
+            rows = min(rows, max(1, int(_VALIDATING_SECONDS / (_FORWARD_SHARE * row_seconds))))
+        return min(len(self._run.validation), rows * self._mesh.data_ranks)
+
+    def _agree(self, value: float) -> float:
+        """The mean of the ranks' values, the same on all."""
+        return sum_over_ranks([value], self._mesh)[0] / self._mesh.world
+
+    def _train_in_miniature(self, extent: Extent) -> None:
+        run = self._run
+        with run.real_feed():
+            run.shorten(extent)
+            run.train()
+            ended, mapped = time.time(), mapped_files(_SHARDS)
+        found = {
+            "extent": asdict(extent),
+            "peak": asdict(read_peak(self._mesh)),
+            "mapped": asdict(mapped),
+        }
+        if self._mesh.rank == 0:
+            found["stages"] = asdict(read_stages(run.run_dir, extent, ended=ended))
+        self._found["miniature"] = found
+        self._tell()
+
+    def _tell(self) -> None:
+        write_json(self._run.run_dir / result_name(self._mesh.rank), self._found)
+
+
+def result_name(rank: int) -> str:
+    """The file in which `rank` leaves what it found."""
+    return f"probe-{rank:05d}.json"
+
+
+def _round_steps(steps: int) -> tuple[int, int]:
+    """A number of steps whose half is a whole number of records, and the steps between two records."""
+    every = max(1, steps // _RECORDS)
+    records = max(2, min(_RECORDS, steps // every) // 2 * 2)
+    return every * records, every
+
+
+def _free_on_device(mesh: Mesh) -> int | None:
+    """Bytes of the GPU that this rank can have, those that it has included; None on a CPU."""
+    if mesh.device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(mesh.device)
+    return int(free) + torch.cuda.memory_reserved(mesh.device)
