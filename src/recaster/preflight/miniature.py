@@ -1,7 +1,8 @@
 """A training in miniature: the plan's own model, strategy, update and saver, over a few of its rows.
 
 rung       a few steps with so many rows a pass: what memory and time grow by
-miniature  steps ─ save beside steps ─ validation ─ save ─ result: all that a whole training does, once
+miniature  steps ─ validation ─ save beside steps ─ validation ─ save ─ result: two short epochs of all that a
+           training does
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from recaster.training.rank import Run
 from recaster.training.sampler import Sampler
 from recaster.training.trainable import TrainingSet
 
+EPOCHS = 2
+"""Of a miniature: the second finds memory as the first has left it."""
 _RUNG_STEPS = 3
 _ROWS_SEED = 0
 
@@ -55,10 +58,9 @@ class Extent:
     """How much of a training a miniature is."""
 
     steps: int
+    """Of two epochs together; a checkpoint is written after each."""
     record_every: int
     """Steps between two records of the journal, from which the times are read."""
-    save_after: int
-    """The step after which a checkpoint is written, beside those that follow."""
     batch_size: int
     """Rows of a step over all ranks."""
     micro_batch_size: int | None
@@ -130,15 +132,16 @@ class MiniatureRun(Run):
 
     def shorten(self, extent: Extent) -> None:
         """Make `train` a miniature of itself."""
-        self.data = Excerpt(self.data, pick_rows(self.data, extent.batch_size * extent.steps))
+        self.data = Excerpt(self.data, pick_rows(self.data, extent.batch_size * extent.steps // EPOCHS))
         self.validation = Excerpt(self.validation, pick_rows(self.validation, extent.validation_rows))
         self.sampler = Sampler(samples=len(self.data), batch_size=extent.batch_size, seed=_ROWS_SEED)
         self.steps, self.micro_batch_size = extent.steps, extent.micro_batch_size
         self.train_section |= {
-            "epochs": 1,
+            "epochs": EPOCHS,
             "batch_size": extent.batch_size,
             "record_every_steps": extent.record_every,
-            "checkpoint_every_steps": extent.save_after,
+            "checkpoint_every_steps": extent.steps // EPOCHS,
+            "validate_every_epochs": 1,
             "keep_checkpoints": 1,
             "keep_best": None,
             "early_stopping": None,

@@ -171,7 +171,6 @@ class _Probe:
         return Extent(
             steps=steps,
             record_every=record_every,
-            save_after=steps // 2,
             batch_size=train["batch_size"] if whole else passes * size * self._mesh.data_ranks,
             micro_batch_size=None if asked else size,
             passes=passes,

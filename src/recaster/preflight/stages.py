@@ -1,16 +1,16 @@
 """What each part of a miniature took, read from the times that it left behind.
 
-u … s … … K   validation   save   result        records every u steps; a checkpoint after step s = K/2,
- └─┘ └─────┘                                    which is written while the steps up to K go on
- step  step + what saving costs them
+steps   validation   steps and the first save   validation   save   result
+└u…s┘                └s+u…2s┘                                     records every u steps, s in an epoch
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 
-from recaster.preflight.miniature import Extent
+from recaster.preflight.miniature import EPOCHS, Extent
 from recaster.training.checkpoint import STATE, checkpoint_path
 from recaster.training.journal import JOURNAL, read_journal
 from recaster.training.rank import CHECKPOINTS, WEIGHTS
@@ -41,18 +41,20 @@ def read_stages(run_dir: Path, extent: Extent, *, ended: float) -> Stages:
         ended: when it returned, in `time.time`'s seconds.
     """
     records = read_journal(run_dir / JOURNAL)
-    at = {record["step"]: float(record["time"]) for record in records if record["kind"] == "train"}
-    (validated,) = (float(record["time"]) for record in records if record["kind"] == "validation")
-    first, middle, last = extent.record_every, extent.save_after, extent.steps
+    at, validated = (
+        {record["step"]: float(record["time"]) for record in records if record["kind"] == kind}
+        for kind in ("train", "validation")
+    )
+    first, middle, last = extent.record_every, extent.steps // EPOCHS, extent.steps
     measured = (at[middle] - at[first]) / (middle - first) if middle > first else None
     folder = run_dir / CHECKPOINTS
     saved = {step: (checkpoint_path(folder, step) / STATE).stat().st_mtime for step in (middle, last)}
-    beside = at[last] - at[middle] - (last - middle) * (measured or extent.step_guess)
+    beside = at[last] - validated[middle] - (last - middle) * (measured or extent.step_guess)
     return Stages(
         step_seconds=measured,
         saving_seconds=max(0.0, beside),
-        save_seconds=max(0.0, saved[last] - max(validated, saved[middle])),
-        validation_seconds=max(0.0, validated - at[last]),
+        save_seconds=max(0.0, saved[last] - max(validated[last], saved[middle])),
+        validation_seconds=mean(validated[step] - at[step] for step in (middle, last)),
         result_seconds=max(0.0, ended - saved[last]),
         checkpoint_bytes=sum(path.stat().st_size for path in checkpoint_path(folder, last).iterdir()),
         weights_bytes=(run_dir / WEIGHTS).stat().st_size,
