@@ -20,6 +20,7 @@ from torch import Tensor
 from recaster.distributed.mesh import Mesh
 from recaster.preflight.process_memory import peak_address_space, peak_resident, reset_peak
 from recaster.training.feed import Feed
+from recaster.training.host_memory import give_back_memory
 from recaster.training.loop import TrainState, train_steps
 from recaster.training.rank import Run
 from recaster.training.sampler import Sampler
@@ -169,7 +170,8 @@ def pick_rows(data: TrainingSet, count: int) -> NDArray[np.int64]:
 
 
 def begin_peak(mesh: Mesh) -> None:
-    """Let `read_peak` begin again from what is taken now."""
+    """Let `read_peak` begin again from what is in use now."""
+    give_back_memory()
     reset_peak()
     if mesh.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(mesh.device)

@@ -192,6 +192,7 @@ class _Probe:
 
     def _train_in_miniature(self, extent: Extent) -> None:
         run = self._run
+        begin_peak(self._mesh)
         with run.real_feed():
             run.shorten(extent)
             run.train()

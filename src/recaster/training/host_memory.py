@@ -25,3 +25,14 @@ def keep_freed_memory() -> bool:
     return mallopt is not None and bool(
         mallopt(_TRIM_THRESHOLD, _LARGEST_INT) and mallopt(_MMAP_THRESHOLD, _LARGEST_BLOCK)
     )
+
+
+def give_back_memory() -> None:
+    """Let glibc give the system all that is free now, also in between what is in use.
+
+    Between phases that need blocks of other sizes: else each phase's peak comes on top of what the other
+    has left in pieces.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
