@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import gc
 import importlib
+import resource
 import sys
+import time
 from contextlib import closing, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -306,12 +308,21 @@ class Run:
             "weights_sha256": hash_file(weights),
             "parameters": sum(value.numel() for value in parameters),
             "trained_parameters": sum(value.numel() for value in parameters if value.requires_grad),
+            "cpu_seconds": round(time.process_time(), 2),  # of this process: since the last start
+            "peak_memory_mib": _peak_memory_mib(self.mesh),
             "ranks": self.mesh.world,
             "device": self.mesh.device.type,
             "torch": torch.__version__,
             "threads_per_rank": torch.get_num_threads(),
         }
         write_json(self.run_dir / RESULT, result)
+
+
+def _peak_memory_mib(mesh: Mesh) -> float:
+    """The most memory this rank held since its start: on its GPU, else of its process."""
+    if mesh.device.type == "cuda":
+        return round(torch.cuda.max_memory_reserved() / 2**20, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
 def _validations(journal: Path, *, up_to: int) -> list[dict[str, Any]]:
