@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recaster.data.split import SPLITS, group_duplicates, split_records
-from recaster.recipe.schema import SplitSection
+from recaster.recipe.data import SplitSection
 
 SECTION = SplitSection(seed=3, validation=0.1, test=0.2)
 

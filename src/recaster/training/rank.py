@@ -18,7 +18,9 @@ import torch
 from recaster.core.errors import RecipeError
 from recaster.core.files import read_json, write_json
 from recaster.core.hashing import hash_file
-from recaster.core.seeds import derive_seed
+from recaster.customization.build import build_customized
+from recaster.customization.probe import FeatureSet
+from recaster.customization.protocol import load_method
 from recaster.distributed.communication.protocol import Communication
 from recaster.distributed.heartbeat import note
 from recaster.distributed.mesh import Mesh, join_mesh
@@ -37,7 +39,7 @@ from recaster.training.sampler import Sampler
 from recaster.training.saver import Saver, save_tensors
 from recaster.training.schedule import build_schedule
 from recaster.training.selection import find_best, should_stop
-from recaster.training.trainable import Trainable
+from recaster.training.trainable import Trainable, TrainingSet
 from recaster.training.update import Update
 
 PLAN, RESULT, WEIGHTS, CHECKPOINTS = "plan.json", "result.json", "weights.safetensors", "checkpoints"
@@ -105,9 +107,14 @@ class Run:
         train, prepared = plan["train"], Path(plan["prepared"])
         self.train_section: dict[str, Any] = train
         self.micro_batch_size = micro_batch_size
-        self.data = workload.open_split(prepared, "train", plan)
-        self.validation = workload.open_split(prepared, "validation", plan)
-        self.sampler = Sampler(samples=len(self.data), batch_size=train["batch_size"], seed=train["seed"])
+        self.method = load_method(plan)
+        self.data, self.validation = (self._open_split(prepared, name) for name in ("train", "validation"))
+        self.sampler = Sampler(
+            samples=len(self.data),
+            batch_size=train["batch_size"],
+            seed=train["seed"],
+            lengths=self.data.lengths,
+        )
         self.steps = self.sampler.steps_per_epoch * train["epochs"]
         self._build_model()
         self.feed = Feed(
@@ -122,10 +129,15 @@ class Run:
         self.saver = Saver(run_dir / CHECKPOINTS, keep=train["keep_checkpoints"], timeout=mesh.timeout)
         self.validations: list[dict[str, Any]] = []
 
+    def _open_split(self, prepared: Path, split: str) -> TrainingSet:
+        features = self.method.inputs(self.plan)
+        return (
+            FeatureSet(features, split) if features else self.workload.open_split(prepared, split, self.plan)
+        )
+
     def _build_model(self) -> None:
         train = self.train_section
-        torch.manual_seed(derive_seed(train["seed"], "weights"))
-        model = self.workload.build_model(self.plan)
+        model = build_customized(self.workload, self.plan)
         layers = list_layers(model)
         prepare_model(model, train)
         section = self.plan["distributed"]
@@ -202,7 +214,9 @@ class Run:
         loop = train_steps(
             state,
             feed=self.feed,
-            loss_sum=self.workload.build_loss(train["loss"], training=True),
+            loss_sum=self.method.build_loss(
+                self.workload.build_loss(train["loss"], training=True), self.plan
+            ),
             rate_at=lambda step: peak * share(step),
             mesh=self.mesh,
             seed=train["seed"],
@@ -275,30 +289,29 @@ class Run:
         weights = self.run_dir / WEIGHTS
         # Both the last step and the best one were saved: their checkpoints have all ranks' parts.
         step = self._best() or steps
-        model = self.workload.build_model(self.plan)
+        model = build_customized(self.workload, self.plan)
+        freeze_parameters(model, self.train_section["freeze"])
+        parameters = list(model.parameters())
+        averages = [name for name, value in model.named_parameters() if value.requires_grad]
         trained = read_weights(
-            self.run_dir / CHECKPOINTS, step=step, model=model, averages=self._averaged_names(model)
+            self.run_dir / CHECKPOINTS, step=step, model=model, averages=averages if self.average else []
         )
+        if not self.plan.get("base"):  # else the export takes what is missing from there
+            trained = model.state_dict()
         save_tensors(trained, weights)
         result = {
             "steps": steps,
             "weights_of_step": step,
             "resumed_at": resumed_at,
             "weights_sha256": hash_file(weights),
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "parameters": sum(value.numel() for value in parameters),
+            "trained_parameters": sum(value.numel() for value in parameters if value.requires_grad),
             "ranks": self.mesh.world,
             "device": self.mesh.device.type,
             "torch": torch.__version__,
             "threads_per_rank": torch.get_num_threads(),
         }
         write_json(self.run_dir / RESULT, result)
-
-    def _averaged_names(self, model: torch.nn.Module) -> list[str]:
-        """Of the whole model, not only of the first rank's share."""
-        if not self.average:
-            return []
-        freeze_parameters(model, self.train_section["freeze"])
-        return [name for name, value in model.named_parameters() if value.requires_grad]
 
 
 def _validations(journal: Path, *, up_to: int) -> list[dict[str, Any]]:
