@@ -48,6 +48,7 @@ class Sentences:
     """Sentences as token ids, in memory."""
 
     uniform = True
+    lengths = None
 
     def __init__(self, inputs: Tensor, targets: Tensor) -> None:
         self.inputs, self.targets = inputs, targets

@@ -65,6 +65,7 @@ class Rows:
     """All rows in memory."""
 
     uniform = True
+    lengths = None
 
     def __init__(self, name: str) -> None:
         self._inputs, self._targets = build_data(name)

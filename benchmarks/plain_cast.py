@@ -86,7 +86,9 @@ def train_rank(folder: Path) -> None:
     held, answers = (
         torch.from_numpy(np.load(folder / f"validation.{part}.npy")) for part in ("images", "labels")
     )
-    network = build_model(channels=1, height=8, width=8, classes=10, hidden=32, dropout=0.2)
+    network = build_model(
+        channels=1, height=8, width=8, classes=10, hidden=32, dropout=0.2, activation="relu"
+    )
     model = DistributedDataParallel(network)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
     steps = EPOCHS * -(-len(images) // BATCH)
@@ -130,18 +132,20 @@ def release(folder: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from recaster.evaluation.metrics import class_table, confusion_matrix, measure
+    from recaster.evaluation.metrics import class_table, classification_metrics, confusion_matrix, measure
     from recaster.evaluation.plots import plot_confusion, plot_reliability
     from recaster.models.small_cnn import build_model
     from recaster.recipe.schema import EvaluateSection
 
-    network = build_model(channels=1, height=8, width=8, classes=10, hidden=32, dropout=0.2)
+    network = build_model(
+        channels=1, height=8, width=8, classes=10, hidden=32, dropout=0.2, activation="relu"
+    )
     network.load_state_dict(load_file(folder / "model.safetensors"))
     network.eval()
     with torch.no_grad():
         guesses = network(torch.from_numpy(np.load(folder / "test.images.npy"))).softmax(1).double().numpy()
     targets = np.load(folder / "test.labels.npy")
-    metrics = measure(guesses, targets, EvaluateSection())
+    metrics = measure(guesses, targets, classification_metrics(EvaluateSection()), EvaluateSection())
     (folder / "metrics.json").write_text(json.dumps([metrics, class_table(guesses, targets, LABELS)]))
     plot_confusion(confusion_matrix(guesses, targets), LABELS, folder / "confusion.png")
     plot_reliability(guesses, targets, 15, folder / "reliability.png")

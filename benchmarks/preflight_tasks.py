@@ -39,6 +39,7 @@ class _Rows:
     """A split, memory-mapped."""
 
     uniform = True
+    lengths = None
 
     def __init__(self, folder: Path, split: str) -> None:
         self._inputs = np.load(folder / f"{split}.inputs.npy", mmap_mode="r")

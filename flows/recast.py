@@ -1,6 +1,6 @@
 """Recast: turn a recipe and its data into a registered model, and promote it when the gate says yes.
 
-snapshot ─► validate ─► prepare ─► train ─► evaluate ─► register ─► promote
+snapshot ─► validate ─► fetch base ─► prepare ─► train ─► evaluate ─► register ─► promote
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from prefect.runtime import flow_run
 from recaster import pipeline
 from recaster.core.settings import quiet_dependencies
 from tasks.evaluate_model import evaluate_model
+from tasks.fetch_base import fetch_base
 from tasks.log_progress import PrefectReporter
 from tasks.prepare_data import prepare_data
 from tasks.promote_model import promote_model
@@ -43,6 +44,7 @@ def recast(recipe: str, overrides: list[str] | None = None, wait_seconds: float 
         pipeline.check_services(cast)
         raw = snapshot_data(cast, reporter)
         checked = validate_data(cast, raw)
+        fetch_base(cast, reporter)
         prepared = prepare_data(cast, raw, checked, reporter)
         trained = train_model(cast, prepared, raw, reporter)
         evaluated = evaluate_model(cast, prepared, trained, reporter)

@@ -1,6 +1,6 @@
 """Search: find the hyper-parameters of a recipe that its validation split likes best.
 
-snapshot ─► validate ─► prepare ─► trial, trial, …
+snapshot ─► validate ─► fetch base ─► prepare ─► trial, trial, …
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from recaster import pipeline
 from recaster.core.settings import quiet_dependencies
+from tasks.fetch_base import fetch_base
 from tasks.log_progress import PrefectReporter
 from tasks.prepare_data import prepare_data
 from tasks.search_trial import search_trial
@@ -36,6 +37,7 @@ def search_hyperparameters(
         pipeline.check_services(cast)
         raw = snapshot_data(cast, reporter)
         checked = validate_data(cast, raw)
+        fetch_base(cast, reporter)
         prepared = prepare_data(cast, raw, checked, reporter)
         summary = pipeline.search_trials(cast, prepared, raw, reporter, run_trial=search_trial)
     create_markdown_artifact(summary.to_markdown(), key=f"{cast.recipe.name}-search")

@@ -41,13 +41,14 @@ def test_entropy_of_the_uniform() -> None:
 
 def test_intervals_hold_the_value_and_repeat() -> None:
     section = EvaluateSection(bootstrap_samples=200)
-    first = metrics.measure(PROBABILITIES, TARGETS, section)
-    assert first == metrics.measure(PROBABILITIES, TARGETS, section)
+    functions = metrics.classification_metrics(section)
+    first = metrics.measure(PROBABILITIES, TARGETS, functions, section)
+    assert first == metrics.measure(PROBABILITIES, TARGETS, functions, section)
     assert all(
         first[name]["low"] <= first[name]["value"] <= first[name]["high"]
         for name in ("accuracy", "macro_f1", "negative_log_likelihood")
     )
-    same = metrics.paired_difference(PROBABILITIES, PROBABILITIES, TARGETS, "accuracy", section)
+    same = metrics.paired_difference(PROBABILITIES, PROBABILITIES, TARGETS, functions["accuracy"], section)
     assert same == (0.0, 0.0, 0.0)
 
 
@@ -63,7 +64,9 @@ def test_wilson_against_scipy(rows: int, share: float, confidence: float) -> Non
 
 
 def test_a_perfect_score_is_not_certain() -> None:
-    measured = metrics.measure(np.eye(4)[TARGETS], TARGETS, EvaluateSection(bootstrap_samples=100))
+    section = EvaluateSection(bootstrap_samples=100)
+    functions = metrics.classification_metrics(section)
+    measured = metrics.measure(np.eye(4)[TARGETS], TARGETS, functions, section)
     assert measured["accuracy"]["value"] == measured["accuracy"]["high"] == 1.0
     # 300 of 300: 1 / (1 + z^2 / 300) with z = 1.95996.
     assert measured["accuracy"]["low"] == pytest.approx(0.98736, abs=1e-5)

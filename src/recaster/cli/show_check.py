@@ -28,11 +28,15 @@ def show_check(value: dict[str, Any]) -> str:
 
 def _data_rows(value: dict[str, Any]) -> list[tuple[str, str, str]]:
     rows = []
+    if head := value.get("base_labels"):
+        told = ", ".join(head["labels"][:8]) or f"{head['classes']} classes"
+        fit = "the recipe's" if head["fit"] else "not the recipe's: its head begins with fresh weights"
+        rows.append(("labels of the base", told, fit))
     for found in value["leakage"]:
         first, second = found["splits"]
-        told = f"exact {found['exact']}, near {found['near']} of {found['looked_at']} looked at"
-        examples = ", ".join(f"{one} = {other}" for one, other in found["examples"])
-        rows.append((f"{second} records also in {first}", told, examples))
+        examples = "".join(f"; {one} = {other}" for one, other in found["examples"])
+        told = f"and {found['near']} near copies of {found['looked_at']} looked at{examples}"
+        rows.append((f"{second} records also in {first}", str(found["exact"]), told))
     for split, share in value.get("truncated", {}).items():
         rows.append((f"texts of {split} that are cut", f"{share:.1%}", "longer than the recipe's max_tokens"))
     return rows
@@ -65,8 +69,9 @@ def _memory_rows(forecast: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 def _time_rows(forecast: dict[str, Any]) -> list[tuple[str, str, str]]:
     time, energy = forecast["time"], forecast["energy"]
+    before = f"features {_duration(time['features'])}, " if time["features"] else ""
     parts = (
-        f"{time['steps']} steps of {time['step']:.3g} s, {time['validations']} validations of "
+        f"{before}{time['steps']} steps of {time['step']:.3g} s, {time['validations']} validations of "
         f"{time['validation']:.3g} s, {time['saves']} saves"
     )
     rows = [("wall time of training", _duration(time["total"]), parts)]

@@ -25,6 +25,8 @@ _QUIET = {
     "PREFECT_API_REQUEST_TIMEOUT": "10",
     # A remote store that is not ours must not be asked for an update of anything.
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
     "MPLBACKEND": "Agg",
     # Progress bars and hints of libraries would bury the cast's own lines.
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -32,6 +34,7 @@ _QUIET = {
     # Standard output belongs to `--json`.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+_OFFLINE = ("RECASTER_OFFLINE", "HF_HUB_OFFLINE")
 _PROJECT_MARKS = ("dvc.yaml", ".dvc")
 
 
@@ -49,11 +52,18 @@ class Settings:
     """None: a local Prefect server is kept under `home`."""
     watts: float | None
     """What this host takes while it trains, where somebody measured it."""
+    offline: bool
+    """True where nothing may be fetched: what is not cached is an error at once."""
 
     @property
     def steps(self) -> Path:
         """Finished and unfinished steps by fingerprint."""
         return self.home / "steps"
+
+    @property
+    def downloads(self) -> Path:
+        """What model hubs and package indexes gave, as it came: shared by all casts."""
+        return self.home / "downloads"
 
     @property
     def local_tracking(self) -> bool:
@@ -64,7 +74,9 @@ class Settings:
 def find_settings(start: Path, environment: Mapping[str, str] | None = None) -> Settings:
     """The settings for a file or folder `start`, from the environment and the nearest project.
 
-    Reads RECASTER_HOME, MLFLOW_TRACKING_URI, PREFECT_API_URL and RECASTER_WATTS.
+    Reads RECASTER_HOME, MLFLOW_TRACKING_URI, PREFECT_API_URL, RECASTER_OFFLINE, HF_HUB_OFFLINE and
+    RECASTER_WATTS. What only one library reads (HF_ENDPOINT, HF_TOKEN, pip's PIP_…, proxies) is left to
+    that library.
 
     Raises:
         RecipeError: RECASTER_WATTS is not a number.
@@ -78,8 +90,13 @@ def find_settings(start: Path, environment: Mapping[str, str] | None = None) -> 
         home=home,
         tracking_uri=variables.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home}/mlflow/mlflow.db",
         prefect_api_url=variables.get("PREFECT_API_URL") or None,
+        offline=any(_is_on(variables.get(name, "")) for name in _OFFLINE),
         watts=_read_watts(variables.get("RECASTER_WATTS")),
     )
+
+
+def _is_on(text: str) -> bool:
+    return text.strip().lower() in {"1", "on", "yes", "true"}
 
 
 def _read_watts(text: str | None) -> float | None:

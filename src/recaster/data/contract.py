@@ -1,7 +1,7 @@
 """The data contract: a Great Expectations suite over per-record facts.
 
-    id          label  where               problem  height width channels non_finite minimum maximum
-    digit-0000  0      load_digits, row 0           8      8     1        0          0.0     15.0
+    id          label  split  where               problem  row  and what the kind of record adds
+    digit-0000  0             load_digits, row 0           0    height width channels non_finite …
 
 Rows that break an expectation go to quarantine with every reason; a data set with too many of
 them, or that breaks a bound of the whole set, is refused.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ import pandas as pd
 from recaster.core.errors import ContractError
 from recaster.core.files import write_bytes, write_json
 from recaster.data.packed import read_groups
-from recaster.recipe.schema import ContractSection, DataSection
+from recaster.recipe.data import ContractSection, DataSection
 
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
@@ -30,6 +31,7 @@ ACCEPTED = "accepted.npy"
 QUARANTINE = "quarantine.jsonl"
 REPORT = "report.md"
 _SHOWN = 5
+_COMMON = ("id", "label", "split", "where", "problem")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,71 +42,48 @@ class RowRule:
     column: str
     meaning: str
 
+    @classmethod
+    def of(cls, expectation: Expectation, meaning: str) -> RowRule:
+        """The rule of an expectation on one column."""
+        return cls(expectation=expectation, column=expectation.column, meaning=meaning)
 
-def collect_facts(folder: Path) -> pd.DataFrame:
-    """One row of facts for each record of the packed set in `folder`."""
-    rows: list[dict[str, Any]] = []
-    for batch in read_groups(folder):
-        for record in batch.to_pylist():
-            pixels = np.asarray(record.pop("pixels") or [], dtype=np.float32)
-            finite = pixels[np.isfinite(pixels)]
-            record["non_finite"] = int(pixels.size - finite.size)
-            record["minimum"] = float(finite.min()) if finite.size else None
-            record["maximum"] = float(finite.max()) if finite.size else None
-            rows.append(record)
-    columns = [
-        "id",
-        "label",
-        "where",
-        "problem",
-        "height",
-        "width",
-        "channels",
-        "non_finite",
-        "minimum",
-        "maximum",
+
+def collect_facts(
+    folder: Path, describe: Callable[[dict[str, Any]], dict[str, Any]], columns: Sequence[str]
+) -> pd.DataFrame:
+    """One row of facts for each record of the packed set in `folder`.
+
+    Args:
+        describe: the facts of one packed record beside the common ones; `columns` are their names.
+    """
+    rows = [
+        {**{name: record[name] for name in _COMMON}, **describe(record)}
+        for batch in read_groups(folder)
+        for record in batch.to_pylist()
     ]
-    facts = pd.DataFrame(rows, columns=columns)
+    facts = pd.DataFrame(rows, columns=[*_COMMON, *columns])
     facts["row"] = np.arange(len(facts))
     return facts
 
 
-def image_rules(data: DataSection) -> list[RowRule]:
-    """The rules for labelled pictures."""
+def common_rules(data: DataSection) -> list[RowRule]:
+    """The rules for records of any kind: readable, named once, labelled where there are labels."""
     import great_expectations.expectations as gxe
 
-    image = data.image
     rules = [
-        (gxe.ExpectColumnValuesToBeInSet(column="problem", value_set=[""]), "problem", "cannot be read"),
-        (gxe.ExpectColumnValuesToNotBeNull(column="id"), "id", "has no id"),
-        (gxe.ExpectColumnValuesToBeUnique(column="id"), "id", "shares its id with another record"),
-        (gxe.ExpectColumnValuesToNotBeNull(column="label"), "label", "has no label"),
-        (
-            gxe.ExpectColumnValuesToBeInSet(column="label", value_set=data.labels),
-            "label",
-            "has a label outside the recipe's data.labels",
-        ),
-        (
-            gxe.ExpectColumnValuesToBeInSet(column="non_finite", value_set=[0]),
-            "non_finite",
-            "has NaN or infinite pixels",
-        ),
-        (
-            gxe.ExpectColumnValuesToBeBetween(column="minimum", min_value=image.minimum),
-            "minimum",
-            f"has a pixel below {image.minimum}",
-        ),
-        (
-            gxe.ExpectColumnValuesToBeBetween(column="maximum", max_value=image.maximum),
-            "maximum",
-            f"has a pixel above {image.maximum}",
-        ),
+        RowRule.of(gxe.ExpectColumnValuesToBeInSet(column="problem", value_set=[""]), "cannot be read"),
+        RowRule.of(gxe.ExpectColumnValuesToNotBeNull(column="id"), "has no id"),
+        RowRule.of(gxe.ExpectColumnValuesToBeUnique(column="id"), "shares its id with another record"),
     ]
-    for side in ("height", "width", "channels"):
-        wanted = getattr(image, side)
-        rule = gxe.ExpectColumnValuesToBeInSet(column=side, value_set=[wanted])
-        rules.append((rule, side, f"has another {side} than {wanted}"))
-    return [RowRule(expectation=rule, column=column, meaning=meaning) for rule, column, meaning in rules]
+    if data.labels:
+        rules += [
+            RowRule.of(gxe.ExpectColumnValuesToNotBeNull(column="label"), "has no label"),
+            RowRule.of(
+                gxe.ExpectColumnValuesToBeInSet(column="label", value_set=data.labels),
+                "has a label outside the recipe's data.labels",
+            ),
+        ]
+    return rules
 
 
 def check_contract(
@@ -215,7 +194,7 @@ def _find_failures(
     if summary["accepted"] < contract.min_rows:
         failures.append(f"{summary['accepted']} good records; contract.min_rows wants {contract.min_rows}")
     present = [label for label, count in summary["rows_per_label"].items() if count]
-    if len(present) == 1:
+    if len(present) == 1 < len(summary["rows_per_label"]):
         failures.append(f"all good records have one label, {present[0]!r}: there is nothing to tell apart")
     scarce = {
         label: count
@@ -267,6 +246,7 @@ def _render_report(
         lines.append(
             f"| {rule.meaning} | `{rule.expectation.expectation_type}` on `{rule.column}` | {broken} |"
         )
-    lines += ["", "| label | records |", "|---|---:|"]
+    if summary["rows_per_label"]:
+        lines += ["", "| label | records |", "|---|---:|"]
     lines += [f"| {label} | {count} |" for label, count in summary["rows_per_label"].items()]
     return "\n".join(lines) + "\n"

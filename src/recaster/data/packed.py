@@ -1,7 +1,7 @@
 """A raw data set packed into one Parquet file, good and bad records alike.
 
-    id          label  where                 height width channels pixels          problem
-    digit-0000  0      load_digits, row 0    8      8     1        [0, 0, 5, …]
+    id          label  split  where                 height width channels pixels        text  problem
+    digit-0000  0             load_digits, row 0    8      8     1        [0, 0, 5, …]
 
 One file costs DVC a second where thousands of small ones cost most of a minute.
 """
@@ -12,13 +12,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from recaster.data.sources import RawRecord
+from recaster.data.records import RawRecord
 
 RECORDS = "records.parquet"
 _ROWS_PER_GROUP = 4096
@@ -27,11 +28,13 @@ _SCHEMA = pa.schema(
         ("id", pa.string()),
         ("label", pa.string()),
         ("where", pa.string()),
+        ("split", pa.string()),
         ("problem", pa.string()),
         ("height", pa.int32()),
         ("width", pa.int32()),
         ("channels", pa.int32()),
         ("pixels", pa.list_(pa.float32())),
+        ("text", pa.large_string()),
     ]
 )
 
@@ -42,8 +45,13 @@ class PackedRecord:
 
     id: str
     label: str
+    """Empty for data without labels."""
+    split: str
+    """The published split, or empty."""
     pixels: NDArray[np.float32]
-    """`(height, width, channels)`."""
+    """Of a picture, `(height, width, channels)`; empty for other kinds."""
+    text: str
+    """Of a text or a conversation; empty for pictures."""
 
 
 def write_packed(records: Iterable[RawRecord], folder: Path) -> int:
@@ -66,11 +74,13 @@ def _to_row(record: RawRecord) -> dict[str, object]:
         "id": record.id,
         "label": record.label,
         "where": record.where,
+        "split": record.split,
         "problem": record.problem,
         "height": height,
         "width": width,
         "channels": channels,
         "pixels": record.pixels.ravel() if record.pixels is not None else None,
+        "text": record.text,
     }
 
 
@@ -87,8 +97,17 @@ def read_accepted(folder: Path, rows: NDArray[np.int64]) -> list[PackedRecord]:
     for batch in read_groups(folder):
         for offset, row in enumerate(batch.to_pylist()):
             if first + offset in wanted:
-                pixels = np.asarray(row["pixels"], dtype=np.float32)
-                pixels = pixels.reshape(row["height"], row["width"], row["channels"])
-                accepted.append(PackedRecord(id=row["id"], label=row["label"], pixels=pixels))
+                accepted.append(_to_record(row))
         first += batch.num_rows
     return accepted
+
+
+def _to_record(row: dict[str, Any]) -> PackedRecord:
+    pixels = np.asarray(row["pixels"] or [], dtype=np.float32)
+    return PackedRecord(
+        id=row["id"],
+        label=row["label"] or "",
+        split=row["split"],
+        pixels=pixels.reshape(row["height"], row["width"], row["channels"]),
+        text=row["text"] or "",
+    )

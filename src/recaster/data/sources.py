@@ -1,8 +1,4 @@
-"""Raw records as their owners keep them, one at a time, bad ones included.
-
-    {"id": "a7", "label": "3", "image": [[0, 5, 13], [0, 1, 9]]}     a line of a JSON lines file
-    id,label,p0,p1,p2 …                                              the header of a CSV file
-    faces/anna/0001.png                                              an image folder: label/name
+"""Raw records of any kind from the recipe's data section.
 
 A record that cannot be read is still a record: it says what is wrong with it, and the data
 contract puts it to quarantine. Only a source that cannot be opened at all is an error.
@@ -10,83 +6,97 @@ contract puts it to quarantine. Only a source that cannot be opened at all is an
 
 from __future__ import annotations
 
-import csv
-import gzip
-import importlib.util
-import json
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from recaster.core.errors import DataError
-from recaster.core.hashing import hash_directory, hash_file
-from recaster.recipe.schema import DataSection, ImageShape
+from recaster.core.hashing import hash_directory, hash_file, hash_value
+from recaster.data import image_sources, synthetic, text_sources
+from recaster.data.records import RawRecord
+from recaster.recipe.data import DataSection
 
-_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".gif", ".webp"}
-_BUILTIN_DIGITS = "builtin:digits"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RawRecord:
-    """One labelled picture as the source has it."""
-
-    id: str | None
-    label: str | None
-    where: str
-    """File and row, for messages."""
-    pixels: NDArray[np.float32] | None
-    """`(height, width, channels)` in the source's own range; None when it could not be read."""
-    problem: str = ""
-    """Why it could not be read."""
+_BUILTIN: dict[str, tuple[str, Callable[[], Path], Callable[[], Iterator[RawRecord]]]] = {
+    "builtin:digits": ("image", image_sources.digits_file, image_sources.read_digits),
+    "builtin:synthetic-requests": ("text", synthetic.source_file, synthetic.make_requests),
+}
+"""Kind, the file whose content decides the records, and the records."""
+_FORMS = {
+    "image": "an image folder (label/name.png), a .jsonl or a .csv file",
+    "text": "a .jsonl, .csv, .tsv or .txt file (LABEL text)",
+    "chat": "a .jsonl file",
+}
 
 
 def hash_source(data: DataSection, project: Path) -> str:
-    """sha256 (hex) of the source's present content.
+    """sha256 (hex) of the present content of the source and of the published splits.
 
     Raises:
-        DataError: the source is not there.
+        DataError: one of them is not there.
     """
-    if data.source == _BUILTIN_DIGITS:
-        return hash_file(_digits_file())
-    path = _locate(data.source, project)
-    return hash_directory(path) if path.is_dir() else hash_file(path)
+    hashes = [_hash(source, data, project) for _, source in _sources(data)]
+    return hashes[0] if len(hashes) == 1 else hash_value(hashes)
 
 
 def read_records(data: DataSection, project: Path) -> Iterator[RawRecord]:
-    """All records of the source, in a fixed order.
+    """All records of the source, then those of the published splits, in a fixed order.
 
     Raises:
-        DataError: the source is not there, or of no known kind.
+        DataError: a source is not there, or of no known kind.
     """
-    if data.source == _BUILTIN_DIGITS:
-        return _read_digits()
-    path = _locate(data.source, project)
-    if path.is_dir():
-        return _read_folder(path)
-    if path.suffix == ".jsonl":
-        return _read_json_lines(path)
-    if path.suffix == ".csv":
-        return _read_csv(path, data.image)
-    raise DataError(
-        "The data source is of no known kind.",
-        where="recipe key data.source",
-        value=data.source,
-        repair="name an image folder (label/name.png), a .jsonl or a .csv file, or builtin:digits",
-    )
+    for split, source in _sources(data):
+        for record in _read(source, data, project):
+            yield replace(record, id=record.id and f"{split}/{record.id}", split=split) if split else record
 
 
-def _locate(source: str, project: Path) -> Path:
+def _sources(data: DataSection) -> list[tuple[str, str]]:
+    published = data.published_splits.model_dump()
+    return [("", data.source), *((split, source) for split, source in published.items() if source)]
+
+
+def _hash(source: str, data: DataSection, project: Path) -> str:
+    if source in _BUILTIN:
+        return hash_file(_BUILTIN[source][1]())
+    path = _locate(source, data, project)
+    return hash_directory(path) if path.is_dir() else hash_file(path)
+
+
+def _read(source: str, data: DataSection, project: Path) -> Iterator[RawRecord]:
+    if source in _BUILTIN:
+        kind, _, read = _BUILTIN[source]
+        if kind == data.kind:
+            return read()
+        raise DataError(
+            f"This built-in data set has records of kind {kind}.",
+            where="recipe key data.source",
+            value=f"{source} with section data.{data.kind}",
+            repair=f"replace data.{data.kind} by data.{kind}, or name another source",
+        )
+    path = _locate(source, data, project)
+    found = _read_path(path, data)
+    if found is None:
+        raise DataError(
+            "The data source is of no known kind.",
+            where="recipe key data.source",
+            value=source,
+            repair=f"name {_FORMS[data.kind]}, or one of {', '.join(_BUILTIN)}",
+        )
+    return found
+
+
+def _read_path(path: Path, data: DataSection) -> Iterator[RawRecord] | None:
+    if data.image:
+        return image_sources.read_images(path, data.image)
+    return text_sources.read_texts(path) if data.text else None
+
+
+def _locate(source: str, data: DataSection, project: Path) -> Path:
     if source.startswith("builtin:"):
         raise DataError(
             "There is no built-in data set of this name.",
             where="recipe key data.source",
             value=source,
-            repair=f"use {_BUILTIN_DIGITS}, or name a file or folder",
+            repair=f"use one of {', '.join(_BUILTIN)}, or name {_FORMS[data.kind]}",
         )
     path = project / source
     if not path.exists():
@@ -97,114 +107,3 @@ def _locate(source: str, project: Path) -> Path:
             repair="put the data there, correct the path, or `dvc pull` it",
         )
     return path
-
-
-def _digits_file() -> Path:
-    """scikit-learn's own copy of the data, found without importing scikit-learn (a second of CPU)."""
-    spec = importlib.util.find_spec("sklearn")
-    if spec is None or spec.origin is None:
-        raise DataError("scikit-learn is not installed.", repair="pip install scikit-learn")
-    return Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"
-
-
-def _read_digits() -> Iterator[RawRecord]:
-    # The file that `sklearn.datasets.load_digits` reads, in its order: 64 pixels (0 to 16), then the label.
-    with gzip.open(_digits_file(), "rt") as file:
-        rows = np.loadtxt(file, delimiter=",", dtype=np.float32)
-    for number, row in enumerate(rows):
-        yield RawRecord(
-            id=f"digit-{number:04d}",
-            label=str(int(row[-1])),
-            where=f"load_digits, row {number}",
-            pixels=row[:-1].reshape(8, 8, 1),
-        )
-
-
-def _read_folder(path: Path) -> Iterator[RawRecord]:
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _IMAGE_SUFFIXES)
-    for file in files:
-        name = file.relative_to(path)
-        label = name.parts[0] if len(name.parts) > 1 else None
-        pixels, problem = _read_image(file)
-        yield RawRecord(id=name.as_posix(), label=label, where=str(file), pixels=pixels, problem=problem)
-
-
-def _read_image(file: Path) -> tuple[NDArray[np.float32] | None, str]:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(file) as image:
-            mode = "L" if image.mode in {"1", "L", "I", "I;16"} else "RGB"
-            pixels = np.asarray(image.convert(mode), dtype=np.float32)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        return None, f"not a readable image: {error}"
-    return (pixels[:, :, None] if pixels.ndim == 2 else pixels), ""
-
-
-def _read_json_lines(path: Path) -> Iterator[RawRecord]:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield _parse_json_line(line, f"{path}, line {number}")
-
-
-def _parse_json_line(line: str, where: str) -> RawRecord:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        return RawRecord(id=None, label=None, where=where, pixels=None, problem=f"not JSON: {error}")
-    if not isinstance(row, dict):
-        return RawRecord(id=None, label=None, where=where, pixels=None, problem="not a JSON object")
-    pixels, problem = _to_pixels(row.get("image"))
-    return RawRecord(
-        id=_text(row.get("id")), label=_text(row.get("label")), where=where, pixels=pixels, problem=problem
-    )
-
-
-def _to_pixels(image: Any) -> tuple[NDArray[np.float32] | None, str]:
-    try:
-        pixels = np.asarray(image, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        return None, f"image is not a rectangle of numbers: {error}"
-    if pixels.ndim == 2:
-        pixels = pixels[:, :, None]
-    if pixels.ndim != 3 or 0 in pixels.shape:
-        return None, f"image has shape {pixels.shape}, wanted height x width or height x width x channels"
-    return pixels, ""
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
-
-
-def _read_csv(path: Path, image: ImageShape) -> Iterator[RawRecord]:
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        reader = csv.DictReader(file)
-        columns = reader.fieldnames or []
-        if not {"id", "label"} <= set(columns):
-            raise DataError(
-                "The CSV file lacks the columns id and label.",
-                where=f"{path}, line 1",
-                value=", ".join(columns) or "(empty)",
-                repair="begin with a header such as id,label,p0,p1,…",
-            )
-        pixel_columns = [name for name in columns if name not in {"id", "label"}]
-        for row in reader:
-            values = np.array([_number(row[name]) for name in pixel_columns], dtype=np.float32)
-            shape = (image.height, image.width, image.channels)
-            # A row of another length keeps its own shape, for the contract to refuse.
-            fits = len(values) == math.prod(shape)
-            yield RawRecord(
-                id=row["id"] or None,
-                label=row["label"] or None,
-                where=f"{path}, line {reader.line_num}",
-                pixels=values.reshape(shape if fits else (1, len(values), 1)),
-            )
-
-
-def _number(text: str | None) -> float:
-    """The number, or NaN: the contract then names the row."""
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return math.nan

@@ -1,12 +1,13 @@
-"""Classification metrics on held-out probabilities, each with an interval: Wilson's or the bootstrap's.
+"""Metrics on held-out predictions, each with an interval: Wilson's or the bootstrap's.
 
-Shapes: probabilities `(rows, classes)` that sum to 1 a row, targets `(rows,)` class numbers.
+Those of classification take probabilities `(rows, classes)` that sum to 1 a row, and targets `(rows,)`,
+class numbers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import NormalDist
 from typing import Any
 
@@ -19,6 +20,7 @@ from recaster.recipe.schema import EvaluateSection
 _SMALLEST = 1e-12
 Probabilities = NDArray[np.float64]
 Targets = NDArray[np.int64]
+MetricFunction = Callable[[Probabilities, Targets], float]
 
 
 def accuracy(probabilities: Probabilities, targets: Targets) -> float:
@@ -59,8 +61,8 @@ def confusion_matrix(probabilities: Probabilities, targets: Targets) -> NDArray[
     return flat.reshape(classes, classes)
 
 
-def metric_functions(section: EvaluateSection) -> dict[str, Callable[[Probabilities, Targets], float]]:
-    """Every metric by name."""
+def classification_metrics(section: EvaluateSection) -> dict[str, MetricFunction]:
+    """Every metric of classification by name."""
     return {
         "accuracy": accuracy,
         "macro_f1": macro_f1,
@@ -71,7 +73,10 @@ def metric_functions(section: EvaluateSection) -> dict[str, Callable[[Probabilit
 
 
 def measure(
-    probabilities: Probabilities, targets: Targets, section: EvaluateSection
+    predictions: NDArray[np.float64],
+    targets: Targets,
+    functions: Mapping[str, MetricFunction],
+    section: EvaluateSection,
 ) -> dict[str, dict[str, float]]:
     """`{metric: {value, low, high}}`.
 
@@ -80,12 +85,12 @@ def measure(
     """
     draws = _draws(len(targets), section)
     measured = {}
-    for name, function in metric_functions(section).items():
-        value = function(probabilities, targets)
+    for name, function in functions.items():
+        value = function(predictions, targets)
         if name == "accuracy":
             low, high = wilson_interval(round(value * len(targets)), len(targets), section.confidence)
         else:
-            values = [function(probabilities[rows], targets[rows]) for rows in draws]
+            values = [function(predictions[rows], targets[rows]) for rows in draws]
             low, high = _interval(values, section.confidence)
         measured[name] = {"value": value, "low": low, "high": high}
     return measured
@@ -108,14 +113,13 @@ def wilson_interval(hits: int, rows: int, confidence: float) -> tuple[float, flo
 
 
 def paired_difference(
-    challenger: Probabilities,
-    champion: Probabilities,
+    challenger: NDArray[np.float64],
+    champion: NDArray[np.float64],
     targets: Targets,
-    metric: str,
+    function: MetricFunction,
     section: EvaluateSection,
 ) -> tuple[float, float, float]:
-    """Challenger minus champion in `metric` on the same rows: point, low, high (paired bootstrap)."""
-    function = metric_functions(section)[metric]
+    """Challenger minus champion in a metric on the same rows: point, low, high (paired bootstrap)."""
     values = [
         function(challenger[rows], targets[rows]) - function(champion[rows], targets[rows])
         for rows in _draws(len(targets), section)

@@ -15,20 +15,17 @@ from recaster.core.files import write_json
 def write_artifact(
     folder: Path,
     *,
-    weights: Path,
     modeling: Path,
     arguments: dict[str, Any],
     labels: list[str],
     preprocessing: dict[str, Any],
 ) -> None:
-    """Write everything but the card into `folder`.
+    """Write everything but weights and card into `folder`.
 
     Args:
-        weights: a safetensors file.
         modeling: a Python file that imports only torch and has `build_model(**arguments)`.
         preprocessing: height, width, channels, minimum, maximum of raw pictures.
     """
-    shutil.copyfile(weights, folder / "model.safetensors")
     shutil.copyfile(modeling, folder / "modeling.py")
     write_json(
         folder / "config.json", {"architecture": modeling.stem, "arguments": arguments, "labels": labels}

@@ -7,6 +7,7 @@ Works from a notebook without Prefect:
     raw = snapshot(cast, SilentReporter())
 """
 
+from recaster.pipeline.base_verbs import fetch_cast_base
 from recaster.pipeline.check import check, foresee
 from recaster.pipeline.data_verbs import prepare, snapshot, validate, version_data
 from recaster.pipeline.finished import find_finished
@@ -33,6 +34,7 @@ __all__ = [
     "check_services",
     "evaluate",
     "export",
+    "fetch_cast_base",
     "find_finished",
     "find_search",
     "foresee",

@@ -10,6 +10,7 @@ from recaster.core.errors import ContractError, RecipeError
 from recaster.core.files import write_json
 from recaster.core.progress import Reporter
 from recaster.core.steps import StepResult, find_step, run_step
+from recaster.pipeline.base_verbs import find_base
 from recaster.pipeline.inputs import prepare_inputs, snapshot_inputs, validate_inputs
 from recaster.pipeline.open_cast import Cast
 from recaster.recipe.load import load_recipe
@@ -41,14 +42,15 @@ def validate(cast: Cast, snapshot: StepResult) -> StepResult:
     Raises:
         ContractError: the data set is refused; the report is kept under HOME/refused.
     """
-    from recaster.data.contract import check_contract, collect_facts
+    from recaster.data.contract import check_contract
 
+    _check_fit(cast)
     recipe, kept = cast.recipe, cast.settings.home / "refused" / cast.recipe.name
 
     def build(folder: Path) -> dict[str, Any]:
         try:
             return check_contract(
-                collect_facts(snapshot.path),
+                cast.workload.facts(snapshot.path),
                 cast.workload.rules(recipe),
                 data=recipe.data,
                 contract=recipe.contract,
@@ -63,13 +65,35 @@ def validate(cast: Cast, snapshot: StepResult) -> StepResult:
     return run_step(cast.settings.steps, "validate", validate_inputs(cast, snapshot), build)
 
 
+def _check_fit(cast: Cast) -> None:
+    recipe, workload = cast.recipe, cast.workload
+    if recipe.data.kind != workload.kind:
+        raise RecipeError(
+            f"Workload {recipe.workload} takes records of another kind.",
+            where=f"{cast.path}, key data",
+            value=f"section data.{recipe.data.kind}",
+            repair=f"describe them in a section data.{workload.kind}",
+        )
+    known = [f"scratch:{name}" for name in workload.architectures]
+    if recipe.model.from_scratch and recipe.model.base not in known:
+        raise RecipeError(
+            f"Workload {recipe.workload} has no such architecture.",
+            where=f"{cast.path}, key model.base",
+            value=recipe.model.base,
+            repair=f"use {' or '.join(known)}, or an open model",
+        )
+
+
 def prepare(cast: Cast, snapshot: StepResult, validation: StepResult) -> StepResult:
-    """Split without leakage and write shards."""
+    """Split without leakage and write shards; the base model must have been fetched."""
     import numpy as np
+
+    base = find_base(cast)
 
     def build(folder: Path) -> dict[str, Any]:
         accepted = np.load(validation.path / "accepted.npy")
-        return cast.workload.prepare(cast.recipe, snapshot.path, accepted, folder)
+        place = base.path if base else None
+        return cast.workload.prepare(cast.recipe, snapshot.path, accepted, place, folder)
 
     return run_step(cast.settings.steps, "prepare", prepare_inputs(cast, snapshot, validation), build)
 

@@ -11,14 +11,32 @@ from typing import Any
 
 from recaster.core.hashing import hash_directory, hash_file, hash_sources
 from recaster.core.steps import StepResult
+from recaster.pipeline.base_verbs import find_base
 from recaster.pipeline.open_cast import Cast
 
 _CODE = {
-    "snapshot": ("data.sources", "data.packed"),
-    "validate": ("data.contract",),
-    "prepare": ("data.packed", "data.split", "data.shards", "workloads"),
-    "train": ("training", "distributed", "models", "workloads", "data.shards", "core.seeds"),
-    "export": ("exporting", "models"),
+    "snapshot": (
+        "data.sources",
+        "data.image_sources",
+        "data.text_sources",
+        "data.synthetic",
+        "data.records",
+        "data.packed",
+    ),
+    "validate": ("data.contract", "data.contract_images", "data.contract_text"),
+    "prepare": ("data.packed", "data.split", "data.shards", "data.token_shards", "workloads"),
+    "features": ("customization", "models", "workloads", "data.shards", "data.token_shards", "core.seeds"),
+    "train": (
+        "training",
+        "distributed",
+        "customization",
+        "models",
+        "workloads",
+        "data.shards",
+        "data.token_shards",
+        "core.seeds",
+    ),
+    "export": ("exporting", "customization", "models"),
     "evaluate": ("evaluation", "workloads", "models"),
     "register": ("registry", "exporting", "serving"),
     "promote": ("registry",),
@@ -58,8 +76,11 @@ def validate_inputs(cast: Cast, snapshot: StepResult) -> dict[str, Any]:
 
 
 def prepare_inputs(cast: Cast, snapshot: StepResult, validation: StepResult) -> dict[str, Any]:
-    """The packed set, which of its rows are good, and how they are divided."""
+    """The packed set, which of its rows are good, how they are divided, and whose tokens texts become."""
+    base, texts = find_base(cast), cast.recipe.data.kind != "image"
     return {
+        "base": base.content if base and texts else None,
+        "vocabulary": cast.recipe.model.vocabulary if texts and not base else None,
         "snapshot": snapshot.content,
         "accepted": hash_file(validation.path / "accepted.npy"),
         "data": cast.recipe.data.model_dump(),
@@ -68,10 +89,23 @@ def prepare_inputs(cast: Cast, snapshot: StepResult, validation: StepResult) -> 
     }
 
 
+def features_inputs(cast: Cast, prepared: StepResult, base: StepResult) -> dict[str, Any]:
+    """The shards and the frozen encoder."""
+    return {
+        "workload": cast.recipe.workload,
+        "prepared": prepared.content,
+        "base": base.content,
+        "arguments": cast.workload.model_arguments(cast.recipe),
+        "code": code_of("features"),
+    }
+
+
 def train_inputs(cast: Cast, prepared: StepResult) -> dict[str, Any]:
     """The shards and every decision of the optimisation; the store, since the run lives there."""
-    recipe = cast.recipe
+    recipe, base = cast.recipe, find_base(cast)
     return {
+        "base": base.content if base else None,
+        "customize": recipe.customize.model_dump(),
         "name": recipe.name,
         "workload": recipe.workload,
         "prepared": prepared.content,
@@ -86,11 +120,11 @@ def train_inputs(cast: Cast, prepared: StepResult) -> dict[str, Any]:
 
 def export_inputs(cast: Cast, trained: StepResult) -> dict[str, Any]:
     """The weights and what is needed to read them."""
+    recipe = cast.recipe
     return {
         "weights": trained.facts["weights_sha256"],
-        "arguments": cast.workload.model_arguments(cast.recipe),
-        "labels": cast.recipe.data.labels,
-        "image": cast.recipe.data.image.model_dump(),
+        "trained": trained.ref,
+        "data": recipe.data.model_dump(include={"labels", recipe.data.kind}),
         "code": code_of("export"),
     }
 
@@ -115,12 +149,19 @@ def register_inputs(cast: Cast, trained: StepResult, evaluation: StepResult) -> 
     }
 
 
-def training_plan(cast: Cast, prepared: StepResult) -> dict[str, Any]:
-    """What the ranks are told: plain JSON, no recipe, no settings."""
-    recipe = cast.recipe
+def training_plan(cast: Cast, prepared: StepResult, features: StepResult | None = None) -> dict[str, Any]:
+    """What the ranks are told: plain JSON, no recipe, no settings.
+
+    Args:
+        features: for a method that trains on what the base makes of the prepared rows.
+    """
+    recipe, base = cast.recipe, find_base(cast)
     return {
         "workload_module": cast.workload_module,
         "prepared": str(prepared.path),
+        "base": str(base.path) if base else None,
+        "features": str(features.path) if features else None,
+        "customize": recipe.customize.model_dump(),
         "model_arguments": cast.workload.model_arguments(recipe),
         "train": recipe.train.model_dump(),
         "distributed": recipe.distributed.model_dump(),

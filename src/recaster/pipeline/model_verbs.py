@@ -10,10 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recaster.core.errors import ServiceError, StoppedError
-from recaster.core.files import write_json
+from recaster.core.files import read_json, write_json
+from recaster.core.hashing import hash_file
 from recaster.core.progress import Reporter
 from recaster.core.steps import StepResult, find_step, fingerprint, run_step
-from recaster.pipeline.inputs import evaluate_inputs, export_inputs, flatten, train_inputs, training_plan
+from recaster.pipeline.base_verbs import find_base
+from recaster.pipeline.inputs import (
+    evaluate_inputs,
+    export_inputs,
+    features_inputs,
+    flatten,
+    train_inputs,
+    training_plan,
+)
 from recaster.pipeline.open_cast import Cast
 from recaster.recipe.load import hash_recipe
 
@@ -56,7 +65,7 @@ def train(
     def build(folder: Path) -> dict[str, Any]:
         forwarder = JournalForwarder(cast.settings, run_id, folder / "journal.jsonl", say=reporter.say)
         try:
-            plan = training_plan(cast, prepared)
+            plan = training_plan(cast, prepared, compute_features(cast, prepared, reporter))
             result = supervise.train(folder, plan, reporter=reporter, forwarder=forwarder, watch=watch)
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt | StoppedError)
@@ -111,22 +120,48 @@ def _close_run(forwarder: JournalForwarder, reporter: Reporter, status: str) -> 
         reporter.say(f"warning: {error.what} The journal is kept, and sent when the model is registered.")
 
 
-def export(cast: Cast, trained: StepResult) -> StepResult:
-    """Write the open artifact: weights, config, preprocessing and the code that reads them."""
-    from recaster.exporting.artifact import write_artifact
+def compute_features(cast: Cast, prepared: StepResult, reporter: Reporter) -> StepResult | None:
+    """What the frozen base makes of each prepared row, computed once; None for methods that train more.
 
-    recipe, arguments = cast.recipe, cast.workload.model_arguments(cast.recipe)
+    Raises:
+        RecipeError: the model has no head of its own.
+    """
+    base = find_base(cast)
+    if cast.recipe.customize.method != "probe" or base is None:
+        return None
 
     def build(folder: Path) -> dict[str, Any]:
-        write_artifact(
+        from recaster.customization import probe
+
+        reporter.say("computing the frozen encoder's features")
+        plan = training_plan(cast, prepared)
+        return probe.compute_features(
+            cast.workload.build_model(plan),
+            lambda split: cast.workload.open_split(prepared.path, split, plan),
             folder,
-            weights=trained.path / "weights.safetensors",
-            modeling=cast.workload.modeling_file(recipe),
-            arguments=arguments,
-            labels=recipe.data.labels,
-            preprocessing=recipe.data.image.model_dump(),
+            splits=("train", "validation"),
         )
-        return {"weights_sha256": trained.facts["weights_sha256"]}
+
+    return run_step(cast.settings.steps, "features", features_inputs(cast, prepared, base), build)
+
+
+def read_plan(cast: Cast, trained: StepResult) -> dict[str, Any]:
+    """The plan of a finished training, with the places of its inputs as they are now."""
+    plan: dict[str, Any] = read_json(trained.path / "plan.json")
+    for name in ("prepared", "base", "features"):
+        if plan[name]:
+            step, fingerprint = Path(plan[name]).parts[-2:]
+            plan[name] = str(cast.settings.steps / step / fingerprint)
+    return plan
+
+
+def export(cast: Cast, trained: StepResult) -> StepResult:
+    """Write the open artifact: weights, config, preprocessing and what else is needed to read them."""
+
+    def build(folder: Path) -> dict[str, Any]:
+        plan = read_plan(cast, trained)
+        cast.workload.export(plan, cast.recipe, trained.path / "weights.safetensors", folder)
+        return {"weights_sha256": hash_file(folder / "model.safetensors")}
 
     return run_step(cast.settings.steps, "export", export_inputs(cast, trained), build)
 
@@ -143,27 +178,25 @@ def evaluate_artifact(cast: Cast, prepared: StepResult, artifact: Path, journal:
     Args:
         journal: of the training, for its curve; None for a model trained elsewhere.
     """
-    from recaster.evaluation.metrics import class_table, confusion_matrix, measure
+    from recaster.evaluation.metrics import measure
 
-    section, labels = cast.recipe.evaluate, cast.recipe.data.labels
+    section, workload = cast.recipe.evaluate, cast.workload
 
     def build(folder: Path) -> dict[str, Any]:
         import numpy as np
 
-        from recaster.evaluation.plots import plot_confusion, plot_reliability, plot_training
+        from recaster.evaluation.plots import plot_training
         from recaster.training.journal import read_journal
 
-        probabilities, targets = cast.workload.predict(artifact, prepared.path, "test")
-        np.save(folder / "probabilities.npy", probabilities)
+        predictions, targets = workload.predict(artifact, prepared.path, "test")
+        np.save(folder / "predictions.npy", predictions)
         np.save(folder / "targets.npy", targets)
-        matrix = confusion_matrix(probabilities, targets)
-        plot_confusion(matrix, labels, folder / "confusion.png")
-        plot_reliability(probabilities, targets, section.calibration_bins, folder / "reliability.png")
         if journal:
             plot_training(read_journal(journal), folder / "training.png")
-        facts = {"metrics": measure(probabilities, targets, section), "rows": len(targets)}
-        write_json(folder / "metrics.json", {**facts, "classes": class_table(probabilities, targets, labels)})
-        write_json(folder / "confusion.json", matrix.tolist())
+        measured = measure(predictions, targets, workload.metrics(section), section)
+        facts = {"metrics": measured, "rows": len(targets)}
+        tables = workload.report(cast.recipe, predictions, targets, folder)
+        write_json(folder / "metrics.json", {**facts, **tables})
         return facts
 
     return run_step(cast.settings.steps, "evaluate", evaluate_inputs(cast, prepared, artifact), build)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recaster.core.errors import DataError, RecipeError
 from recaster.core.settings import Settings
+
+if TYPE_CHECKING:
+    from recaster.data.records import RawRecord
+    from recaster.recipe.data import DataSection
 
 
 def promote_by_hand(settings: Settings, name: str, version: str) -> dict[str, Any]:
@@ -47,32 +51,44 @@ def roll_back_champion(settings: Settings, name: str) -> dict[str, Any]:
 
 
 def predict(settings: Settings, name: str, source: Path, *, alias: str = "champion") -> list[dict[str, Any]]:
-    """Labels and probabilities of the pictures in `source` by the version that `alias` names.
+    """Labels and probabilities of the records in `source` by the version that `alias` names.
 
     Raises:
-        DataError: a picture cannot be read; nothing is predicted then.
+        DataError: a record cannot be read; nothing is predicted then.
     """
-    import numpy as np
-
     from recaster.data.sources import read_records
-    from recaster.recipe.schema import DataSection
+    from recaster.recipe.data import DataSection
     from recaster.registry.versions import load_model
     from recaster.tracking.runs import open_tracking, service_errors
 
     with service_errors(settings.tracking_uri):
-        model, labels, image = load_model(open_tracking(settings), name, alias)
-    section = DataSection(source=str(source.resolve()), licence="-", labels=labels, image=image)
+        model, described = load_model(open_tracking(settings), name, alias)
+    kind = described["kind"]
+    shape = {key: value for key, value in described.items() if key != "kind"}
+    section = DataSection.model_validate({"source": str(source.resolve()), "licence": "-", kind: shape})
     records = list(read_records(section, settings.project))
-    bad = [record for record in records if record.pixels is None]
-    pixels = [record.pixels for record in records if record.pixels is not None]
+    bad = [record for record in records if record.problem]
     if bad or not records:
         raise DataError(
-            "Some pictures cannot be read." if bad else "There are no pictures.",
+            "Some records cannot be read." if bad else "There are no records.",
             where=bad[0].where if bad else str(source),
             value=bad[0].problem if bad else None,
-            repair="name a .jsonl, a .csv or an image folder of readable pictures",
+            repair="correct them; docs/howto/own-data.md says which forms are read",
         )
+    frame: Any = model.predict(_to_input(records, section))
+    return [{"id": record.id, **row} for record, row in zip(records, frame.to_dict("records"), strict=True)]
+
+
+def _to_input(records: list[RawRecord], section: DataSection) -> Any:
+    if section.image is None:
+        import pandas as pd
+
+        return pd.DataFrame({"text": [record.text for record in records]})
+    import numpy as np
+
+    image = section.image
     shape = (image.height, image.width, image.channels)
+    pixels = [record.pixels for record in records if record.pixels is not None]
     if odd := [record for record in records if record.pixels is not None and record.pixels.shape != shape]:
         raise DataError(
             "A picture has another shape than the model takes.",
@@ -80,5 +96,4 @@ def predict(settings: Settings, name: str, source: Path, *, alias: str = "champi
             value=None if odd[0].pixels is None else odd[0].pixels.shape,
             repair=f"bring it to (height, width, channels) {shape}",
         )
-    frame: Any = model.predict(np.stack(pixels))
-    return [{"id": record.id, **row} for record, row in zip(records, frame.to_dict("records"), strict=True)]
+    return np.stack(pixels)

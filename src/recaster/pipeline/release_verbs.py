@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from recaster.registry.gate import Verdict
 
-_MODEL_SECTIONS = ("data", "contract", "split", "model", "train", "distributed")
+_MODEL_SECTIONS = ("data", "contract", "split", "model", "customize", "train", "distributed")
 
 
 def version_artifact(cast: Cast, trained: StepResult, reporter: Reporter) -> StepResult | None:
@@ -75,6 +75,7 @@ def register(  # noqa: PLR0917 - one reference from each step
             name=recipe.name,
             run_id=run_id,
             artifact=artifact,
+            served_by=cast.workload.served_by,
             fingerprint=fingerprint(inputs),
             description=_describe(evaluation),
             tags={"recaster.data_version": snapshot.content, "recaster.prepared": prepared.content},
@@ -99,7 +100,7 @@ def _write_card(cast: Cast, artifact: Path, snapshot: StepResult, evaluation: St
         cast.recipe,
         data_version=snapshot.content,
         metrics=evaluation.facts["metrics"],
-        classes=read_json(evaluation.path / "metrics.json")["classes"],
+        classes=read_json(evaluation.path / "metrics.json").get("classes", []),
     )
 
 
@@ -185,10 +186,10 @@ def _judge(  # noqa: PLR0917 - one reference from each step
         former = evaluate_artifact(cast, prepared, artifact, None)
         other = {name: entry["value"] for name, entry in former.facts["metrics"].items()}
         difference = paired_difference(
-            np.load(evaluation.path / "probabilities.npy"),
-            np.load(former.path / "probabilities.npy"),
+            np.load(evaluation.path / "predictions.npy"),
+            np.load(former.path / "predictions.npy"),
             np.load(evaluation.path / "targets.npy"),
-            gate.champion.metric,
+            cast.workload.metrics(cast.recipe.evaluate)[gate.champion.metric],
             cast.recipe.evaluate,
         )
     values = {name: entry["value"] for name, entry in evaluation.facts["metrics"].items()}

@@ -22,6 +22,7 @@ from recaster.core.files import write_bytes, write_json
 from recaster.core.hashing import hash_value
 from recaster.core.progress import Reporter
 from recaster.core.steps import StepResult, fingerprint
+from recaster.pipeline.base_verbs import fetch_cast_base
 from recaster.pipeline.data_verbs import prepare, snapshot, validate, version_data
 from recaster.pipeline.finished import find_data_steps
 from recaster.pipeline.inputs import flatten, train_inputs
@@ -65,6 +66,7 @@ def search(cast: Cast, reporter: Reporter) -> SearchSummary:
     search_section(cast)
     raw = snapshot(cast, reporter)
     checked = validate(cast, raw)
+    fetch_cast_base(cast, reporter)
     prepared = prepare(cast, raw, checked)
     version_data(cast, raw, checked, prepared, reporter)
     return search_trials(cast, prepared, raw, reporter)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from recaster.core.errors import RecipeError
 from recaster.core.progress import Reporter
 from recaster.core.steps import StepResult
+from recaster.pipeline.base_verbs import fetch_cast_base
 from recaster.pipeline.data_verbs import prepare, snapshot, validate, version_data
 from recaster.pipeline.model_verbs import evaluate, export, train
 from recaster.pipeline.open_cast import Cast
@@ -19,6 +20,7 @@ def run(cast: Cast, reporter: Reporter) -> CastSummary:
     """The whole cast."""
     raw = snapshot(cast, reporter)
     checked = validate(cast, raw)
+    fetch_cast_base(cast, reporter)
     prepared = prepare(cast, raw, checked)
     version_data(cast, raw, checked, prepared, reporter)
     trained = train(cast, prepared, raw, reporter)
@@ -60,6 +62,7 @@ def _run_single(cast: Cast, verb: str, reporter: Reporter) -> StepResult:
     checked = validate(cast, raw)
     if verb == "validate":
         return checked
+    fetch_cast_base(cast, reporter)
     prepared = prepare(cast, raw, checked)
     if verb == "prepare":
         return prepared

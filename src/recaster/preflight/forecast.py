@@ -26,15 +26,18 @@ class Disk:
     checkpoint: int
     checkpoints: int
     """Kept ones and the one in writing."""
+    result: int
+    """Weights that training leaves."""
     weights: int
+    """Of the whole model."""
     copies: int
-    """Of the weights: of the training, the artifact, its versions."""
+    """Of the whole model: the artifact, its versions."""
     free: int
 
     @property
     def needed(self) -> int:
         """All together."""
-        return self.checkpoints * self.checkpoint + self.copies * self.weights
+        return self.checkpoints * self.checkpoint + self.result + self.copies * self.weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,14 +92,14 @@ class Forecast:
         disk = self.disk
         if disk.needed <= disk.free:
             return None
-        fits = (disk.free - disk.copies * disk.weights) // disk.checkpoint - 1
+        fits = (disk.free - disk.result - disk.copies * disk.weights) // disk.checkpoint - 1
         fewer = f"set train.keep_checkpoints to {fits}, " if fits >= 2 else ""
         return ResourceError(
             "Too little disk for this cast; no step was taken.",
             where="train.keep_checkpoints",
-            value=f"{disk.checkpoints} checkpoints of {disk.checkpoint / _MIB:.1f} MiB and {disk.copies} "
-            f"copies of {disk.weights / _MIB:.1f} MiB of weights need {disk.needed / _MIB:.1f} MiB; "
-            f"{disk.free / _MIB:.1f} MiB free",
+            value=f"{disk.checkpoints} checkpoints of {_mib(disk.checkpoint)}, trained weights of "
+            f"{_mib(disk.result)} and {disk.copies} copies of the model of {_mib(disk.weights)} need "
+            f"{_mib(disk.needed)}; {_mib(disk.free)} free",
             repair=f"{fewer}free some space, or set RECASTER_HOME to a folder on a larger disk",
         )
 
@@ -129,12 +132,14 @@ def make_forecast(
     free_disk: int,
     copies: int,
     power: Power | None,
+    features_seconds: float = 0.0,
 ) -> Forecast:
     """The forecast from what each rank of a probe found.
 
     Args:
         limits: of one rank.
-        copies: of the weights, that the cast makes.
+        copies: of the model, that the cast makes.
+        features_seconds: of what is computed before the training.
     """
     first = found[0]
     measured = all(rank["rungs"] or "miniature" in rank for rank in found)
@@ -148,11 +153,14 @@ def make_forecast(
         memory=predict_memory(found, first["size"]) if measured else None,
         limits=bounds,
         fitting=_find_fitting(found, bounds, ran_out=bool(ran_out)) if measured else first["size"],
-        duration=predict_duration(first, plan["train"]) if measured else None,
+        duration=predict_duration(first, plan["train"], features_seconds=features_seconds)
+        if measured
+        else None,
         disk=Disk(
             checkpoint=stages["checkpoint_bytes"] if stages else state["checkpoint_bytes"],
             checkpoints=keep + 1,
-            weights=stages["weights_bytes"] if stages else state["weights_bytes"],
+            result=stages["weights_bytes"] if stages else state["result_bytes"],
+            weights=state["weights_bytes"],
             copies=copies,
             free=free_disk,
         ),
@@ -178,3 +186,7 @@ def _find_fitting(found: Sequence[Found], limits: Sequence[MemoryLimit], *, ran_
     if not ran_out and fits(size, 1.0):
         return size
     return largest_power(size, lambda rows: fits(rows, _FILLED))
+
+
+def _mib(value: float) -> str:
+    return f"{value / _MIB:.1f} MiB"

@@ -44,7 +44,6 @@ def probe(
     """
     ends_at = time.time() + seconds
     resident, addresses = tightest(limits, RESIDENT), tightest(limits, ADDRESS_SPACE)
-    shutil.rmtree(folder, ignore_errors=True)  # of a probe that was killed
     try:
         write_json(folder / PLAN, plan)
         write_json(

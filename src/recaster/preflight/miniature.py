@@ -11,25 +11,35 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from recaster.distributed.mesh import Mesh
+from recaster.preflight.excerpt import (
+    EpochWork,
+    Excerpt,
+    measure_epoch,
+    measure_passes,
+    pick_heaviest,
+    pick_longest,
+    pick_steps,
+)
 from recaster.preflight.process_memory import peak_address_space, peak_resident, reset_peak
 from recaster.training.feed import Feed
 from recaster.training.host_memory import give_back_memory
 from recaster.training.loop import TrainState, train_steps
+from recaster.training.micro_batches import cut_rows
 from recaster.training.rank import Run
+from recaster.training.records import VALIDATION_ROWS
 from recaster.training.sampler import Sampler
 from recaster.training.trainable import TrainingSet
 
 EPOCHS = 2
 """Of a miniature: the second finds memory as the first has left it."""
 _RUNG_STEPS = 3
-_ROWS_SEED = 0
+_SEED = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,35 +76,38 @@ class Extent:
     """Rows of a step over all ranks."""
     micro_batch_size: int | None
     """Rows of a pass on one rank; None: all of a step."""
-    passes: int
-    """Of a step on one rank."""
     step_guess: float
     """Seconds of a step, as the rungs have it."""
     validation_rows: int
 
 
-class Excerpt:
-    """Some rows of a training set, in their order; one row may be there more than once."""
-
-    def __init__(self, data: TrainingSet, rows: NDArray[np.int64]) -> None:
-        self._data, self._rows = data, rows
-        self.uniform = data.uniform
-
-    def __len__(self) -> int:
-        """Rows of the excerpt."""
-        return len(self._rows)
-
-    def ids(self, rows: NDArray[np.int64]) -> list[str]:
-        """See `TrainingSet.ids`."""
-        return self._data.ids(self._rows[rows])
-
-    def batch(self, rows: NDArray[np.int64], *, seed: int | None) -> tuple[Tensor, Tensor]:
-        """See `TrainingSet.batch`."""
-        return self._data.batch(self._rows[rows], seed=seed)
-
-
 class MiniatureRun(Run):
     """A rank's part of a training that is begun over and over, and never carried out."""
+
+    @cached_property
+    def work(self) -> EpochWork:
+        """What the whole training's steps are made of."""
+        return self.measure_work()
+
+    def measure_work(self) -> EpochWork:
+        """What the present sampler's steps are made of."""
+        return measure_epoch(
+            self.sampler,
+            self.data.lengths,
+            lambda rows: cut_rows(
+                rows, strategy=self.strategy, mesh=self.mesh, micro_batch_size=self.micro_batch_size
+            ),
+        )
+
+    def validation_pass(self, micro_batch_size: int | None) -> int:
+        """Rows of this rank that validation takes together."""
+        passes, rows = self.strategy.passes or 1, self.strategy.rows_per_pass
+        return passes * (rows or micro_batch_size or VALIDATION_ROWS)
+
+    def measure_validation(self, micro_batch_size: int | None) -> int:
+        """The elements of the present validation split, on all ranks together."""
+        together = self.validation_pass(micro_batch_size) * self.mesh.data_ranks
+        return measure_passes(self.validation.lengths, rows=len(self.validation), together=together)
 
     @contextmanager
     def real_feed(self) -> Iterator[None]:
@@ -107,17 +120,18 @@ class MiniatureRun(Run):
     def climb(self, rows: int) -> Rung:
         """Take a few steps of one pass of `rows` rows; the weights stay as they are."""
         together = rows * self.mesh.data_ranks
-        data = Excerpt(self.data, pick_rows(self.data, together * _RUNG_STEPS))
-        sampler = Sampler(samples=len(data), batch_size=together, seed=_ROWS_SEED)
+        heaviest = pick_heaviest(self.sampler, self.data.lengths, self.work, together)
+        data = Excerpt(self.data, np.tile(heaviest, _RUNG_STEPS))
+        sampler = Sampler(samples=len(data), batch_size=together, seed=_SEED)
         feed = self._feed(data, sampler, micro_batch_size=None, steps=_RUNG_STEPS)
         state = TrainState(strategy=self.strategy, update=self.update, average=self.average, step=0)
         loop = train_steps(
             state,
             feed=feed,
-            loss_sum=self.workload.build_loss(self.train_section["loss"], training=True),
+            loss_sum=self.training_loss(),
             rate_at=lambda _: 0.0,
             mesh=self.mesh,
-            seed=_ROWS_SEED,
+            seed=_SEED,
         )
         begin_peak(self.mesh)
         ends = []
@@ -133,9 +147,13 @@ class MiniatureRun(Run):
 
     def shorten(self, extent: Extent) -> None:
         """Make `train` a miniature of itself."""
-        self.data = Excerpt(self.data, pick_rows(self.data, extent.batch_size * extent.steps // EPOCHS))
-        self.validation = Excerpt(self.validation, pick_rows(self.validation, extent.validation_rows))
-        self.sampler = Sampler(samples=len(self.data), batch_size=extent.batch_size, seed=_ROWS_SEED)
+        steps, batch_size = extent.steps // EPOCHS, extent.batch_size
+        rows = pick_steps(self.sampler, self.work, steps=steps, batch_size=batch_size)
+        shown = pick_longest(self.validation.lengths, rows=len(self.validation), count=extent.validation_rows)
+        self.data, self.validation = Excerpt(self.data, rows), Excerpt(self.validation, shown)
+        self.sampler = Sampler(
+            samples=len(rows), batch_size=batch_size, seed=_SEED, lengths=self.data.lengths
+        )
         self.steps, self.micro_batch_size = extent.steps, extent.micro_batch_size
         self.train_section |= {
             "epochs": EPOCHS,
@@ -158,15 +176,9 @@ class MiniatureRun(Run):
             self.strategy,
             self.mesh,
             micro_batch_size=micro_batch_size,
-            seed=_ROWS_SEED,
+            seed=_SEED,
             steps=steps,
         )
-
-
-def pick_rows(data: TrainingSet, count: int) -> NDArray[np.int64]:
-    """`count` row numbers of `data`, spread over all of it, again from the start where it has fewer."""
-    order = np.random.default_rng(_ROWS_SEED).permutation(len(data))
-    return np.resize(order, count).astype(np.int64)
 
 
 def begin_peak(mesh: Mesh) -> None:

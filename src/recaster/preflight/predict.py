@@ -40,6 +40,8 @@ class Memory:
 class Duration:
     """Wall time of a whole training, seconds; early stopping may end it sooner."""
 
+    features: float
+    """What a frozen encoder makes of all rows, computed once; 0 for methods that train it."""
     start: float
     """Imports, model, joining."""
     step: float
@@ -66,8 +68,8 @@ class Duration:
 
     @property
     def total(self) -> float:
-        """From the start of the ranks to the result."""
-        return self.start + self.training
+        """From the prepared data to the result."""
+        return self.features + self.start + self.training
 
 
 def predict_memory(found: Sequence[Found], rows: int) -> Memory:
@@ -99,21 +101,23 @@ def size_of(found: Found) -> int:
     return int(found["miniature"]["extent"]["micro_batch_size"] or found["share"])
 
 
-def predict_duration(found: Found, train: Mapping[str, Any]) -> Duration:
+def predict_duration(found: Found, train: Mapping[str, Any], *, features_seconds: float = 0.0) -> Duration:
     """How long the training takes.
 
     Args:
         found: by the first rank, with at least one rung or a miniature.
         train: the plan's section.
+        features_seconds: of what is computed before.
     """
     steps, every = found["steps"], train["checkpoint_every_steps"]
     validations = math.ceil(train["epochs"] / train["validate_every_epochs"])
     seconds = _part_seconds(found, every)
     return Duration(
+        features=features_seconds,
         start=found["start_seconds"],
         step=seconds["step"],
         steps=steps,
-        validation=seconds["row"] * found["validation_rows"],
+        validation=seconds["validation"],
         validations=validations,
         save=seconds["save"],
         saves=math.ceil(steps / every) + (validations if train["keep_best"] else 0),
@@ -122,24 +126,19 @@ def predict_duration(found: Found, train: Mapping[str, Any]) -> Duration:
 
 
 def _part_seconds(found: Found, save_every: int) -> dict[str, float]:
-    """Of a step, of one row of validation, of a save, of the end."""
-    passes = math.ceil(found["share"] / found["size"])
+    """Of a step, of a validation, of a save, of the end."""
     if "miniature" not in found:  # nothing is known of saving; forward is about a third of a pass
-        step = passes * _pass_seconds(found, found["size"])
-        return {"step": step, "row": step / found["share"] / 3, "save": 0.0, "end": 0.0}
-    extent, stages = found["miniature"]["extent"], found["miniature"]["stages"]
-    step = stages["step_seconds"] or extent["step_guess"]
-    if found["rungs"]:
-        whole = passes * _pass_seconds(found, found["size"])
-        step *= whole / (extent["passes"] * _pass_seconds(found, size_of(found)))
+        points = ((rung["rows"], rung["seconds"]) for rung in found["rungs"])
+        work = found["work"]
+        step = fit_growth([(0, 0.0), *points])(found["size"]) * work["step"] / work["pass"]
+        validation = step * found["validation_rows"] / found["share"] / 3
+        return {"step": step, "validation": validation, "save": 0.0, "end": 0.0}
+    miniature = found["miniature"]
+    extent, stages = miniature["extent"], miniature["stages"]
+    step = (stages["step_seconds"] or extent["step_guess"]) * miniature["step_share"]
     return {
         "step": step,
-        "row": stages["validation_seconds"] / extent["validation_rows"],
+        "validation": stages["validation_seconds"] * miniature["validation_share"],
         "save": max(stages["saving_seconds"], stages["save_seconds"] - save_every * step),
         "end": stages["save_seconds"] + stages["result_seconds"],
     }
-
-
-def _pass_seconds(found: Found, rows: int) -> float:
-    points = ((rung["rows"], rung["seconds"]) for rung in found["rungs"])
-    return fit_growth([(0, 0.0), *points])(rows)

@@ -20,12 +20,11 @@ import torch
 from recaster.core.files import free_bytes, read_json, write_json
 from recaster.distributed.mesh import Mesh, sum_over_ranks
 from recaster.preflight.growth import fit_growth, largest_power
-from recaster.preflight.miniature import Extent, MiniatureRun, Peak, Rung, begin_peak, read_peak
+from recaster.preflight.miniature import EPOCHS, Extent, MiniatureRun, Peak, Rung, begin_peak, read_peak
 from recaster.preflight.process_memory import mapped_files
 from recaster.preflight.stages import read_stages
 from recaster.training.memory_limit import is_out_of_memory
 from recaster.training.rank import PLAN, join_training
-from recaster.training.records import VALIDATION_ROWS
 
 ALLOWANCE = "allowance.json"
 _RUNGS = (16, 4)
@@ -95,6 +94,7 @@ class _Probe:
             "steps": run.steps,
             "steps_per_epoch": run.sampler.steps_per_epoch,
             "validation_rows": len(run.validation),
+            "work": {"step": float(run.work.steps.mean()), "pass": int(run.work.largest.max())},
             "share": share,
             "size": size,
             "rungs": [],
@@ -156,10 +156,11 @@ class _Probe:
         """How long a miniature there is time for; None when for none."""
         run, train = self._run, self._run.train_section
         one = self._pass_seconds(size)
-        passes = math.ceil(self._share / size)
-        whole = bool(run.strategy.passes) or passes <= _PASSES
-        passes = passes if whole else _PASSES
-        guess = one * passes
+        whole = bool(run.strategy.passes) or math.ceil(self._share / size) <= _PASSES
+        rows = self._share if whole else _PASSES * size
+        # Passes are as heavy as the heaviest on the rungs, and mostly lighter.
+        guess = one * self._found["work"]["step"] / self._found["work"]["pass"] * rows / self._share
+        guess *= self._size / size
         saving = 2 * run.state_size.checkpoint_bytes / _SAVING_BYTES_PER_SECOND
         left = self._agree(self._allowance.ends_at - time.time() - saving)
         room = free_bytes(run.run_dir) > 3 * run.state_size.checkpoint_bytes
@@ -171,17 +172,15 @@ class _Probe:
         return Extent(
             steps=steps,
             record_every=record_every,
-            batch_size=train["batch_size"] if whole else passes * size * self._mesh.data_ranks,
+            batch_size=train["batch_size"] if whole else rows * self._mesh.data_ranks,
             micro_batch_size=None if asked else size,
-            passes=passes,
             step_guess=guess,
             validation_rows=self._choose_validation(None if asked else size, one / size),
         )
 
     def _choose_validation(self, size: int | None, row_seconds: float) -> int:
         """Rows of one pass of validation, as far as there is time for them."""
-        strategy = self._run.strategy
-        rows = (strategy.passes or 1) * (strategy.rows_per_pass or size or VALIDATION_ROWS)
+        rows = self._run.validation_pass(size)
         if row_seconds:
             rows = min(rows, max(1, int(_VALIDATING_SECONDS / (_FORWARD_SHARE * row_seconds))))
         return min(len(self._run.validation), rows * self._mesh.data_ranks)
@@ -191,14 +190,20 @@ class _Probe:
         return sum_over_ranks([value], self._mesh)[0] / self._mesh.world
 
     def _train_in_miniature(self, extent: Extent) -> None:
-        run = self._run
+        run, whole, batch_size = self._run, self._run.work, self._run.train_section["batch_size"]
+        validation = run.measure_validation(extent.micro_batch_size)
         begin_peak(self._mesh)
         with run.real_feed():
             run.shorten(extent)
             run.train()
             ended, mapped = time.time(), mapped_files(_SHARDS)
+        timed = run.measure_work().steps[extent.record_every : extent.steps // EPOCHS]
         found = {
             "extent": asdict(extent),
+            "step_share": float(whole.steps.mean() / timed.mean())
+            if len(timed)
+            else batch_size / extent.batch_size,
+            "validation_share": validation / run.measure_validation(extent.micro_batch_size),
             "peak": asdict(read_peak(self._mesh)),
             "mapped": asdict(mapped),
         }

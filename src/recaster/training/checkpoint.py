@@ -38,12 +38,14 @@ from recaster.core.hashing import hash_file
 STATE = "state.json"
 # One flat mapping of names to values, independent of how this rank groups its parameters.
 _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
+# What is not trained is made again from the base, or from the seed.
+_TRAINED = StateDictOptions(ignore_frozen_params=True, strict=False)
 _ALL_DAMAGED = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saved:
-    """Everything that a step leaves for the next."""
+    """Everything that a step leaves for the next; frozen parameters are left out."""
 
     module: nn.Module
     """This rank's share."""
@@ -53,8 +55,9 @@ class Saved:
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it under the names in the file."""
+        weights = get_model_state_dict(self.module, options=_TRAINED)
         return {
-            **{f"model.{name}": value for name, value in get_model_state_dict(self.module).items()},
+            **{f"model.{name}": value for name, value in weights.items()},
             **self._moments(),
             **self.extra,
         }
@@ -64,7 +67,7 @@ class Saved:
         tensors = self.tensors()
         dcp.load(tensors, storage_reader=HuggingFaceStorageReader(str(path)))
         weights = {name.removeprefix("model."): v for name, v in tensors.items() if name.startswith("model.")}
-        set_model_state_dict(self.module, weights)
+        set_model_state_dict(self.module, weights, options=_TRAINED)
         if not self.optimizers:
             return
         state = get_optimizer_state_dict(self.module, self.optimizers, options=_FLAT)
@@ -128,13 +131,13 @@ def load_memory(folder: Path, step: int) -> dict[str, Tensor] | None:
 def read_weights(
     folder: Path, *, step: int, model: nn.Module, averages: Sequence[str] = ()
 ) -> dict[str, Tensor]:
-    """The whole model's weights from the checkpoint of `step`, put together on this rank alone.
+    """The trained weights of a whole model from the checkpoint of `step`, put together on this rank alone.
 
     Args:
-        model: a whole model; its own weights are overwritten.
+        model: a whole model, frozen where it was; its own weights are overwritten.
         averages: names of parameters to take from the moving average.
     """
-    weights = model.state_dict()
+    weights = trained_tensors(model)
     averaged = set(averages)
     wanted = {
         f"average.{name}" if name in averaged else f"model.{name}": value for name, value in weights.items()
@@ -142,6 +145,12 @@ def read_weights(
     reader = HuggingFaceStorageReader(str(checkpoint_path(folder, step)))
     dcp.load(wanted, storage_reader=reader, no_dist=True)
     return weights
+
+
+def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The state of a whole `model` without its frozen parameters: the parameters' own memory."""
+    frozen = {name for name, value in model.named_parameters() if not value.requires_grad}
+    return {name: value for name, value in model.state_dict().items() if name not in frozen}
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:

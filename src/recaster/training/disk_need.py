@@ -14,6 +14,7 @@ from torch import nn
 
 from recaster.core.errors import ResourceError
 from recaster.core.files import free_bytes
+from recaster.training.checkpoint import trained_tensors
 
 _MOMENTS = {
     "adamw": 2,
@@ -40,25 +41,27 @@ class StateSize:
     trained: int
     """Parameters that are not frozen."""
     weights_bytes: int
+    """Of the whole model."""
+    result_bytes: int
+    """Of the weights that training leaves: those that no base has."""
     checkpoint_bytes: int
-    """About: weights, moments and averages of all ranks together. What a lossy communication scheme
-    remembers comes on top."""
+    """About: trained weights, moments and averages of all ranks together. What a lossy communication
+    scheme remembers comes on top."""
 
 
-def measure_state(model: nn.Module, train: Mapping[str, Any]) -> StateSize:
-    """The sizes of a whole `model` in which what is frozen is marked so.
-
-    Args:
-        train: the plan's section.
-    """
+def measure_state(model: nn.Module, plan: Mapping[str, Any]) -> StateSize:
+    """The sizes of a whole `model` in which what is frozen is marked so."""
+    train = plan["train"]
     trained = [value for value in model.parameters() if value.requires_grad]
     weights = sum(value.nbytes for value in model.state_dict().values())
+    saved = sum(value.nbytes for value in trained_tensors(model).values())
     copies = _count_moments(train["optimizer"]) + int(train["ema_decay"] is not None)
     return StateSize(
         parameters=sum(value.numel() for value in model.parameters()),
         trained=sum(value.numel() for value in trained),
         weights_bytes=weights,
-        checkpoint_bytes=weights + copies * sum(value.nbytes for value in trained),
+        result_bytes=saved if plan.get("base") else weights,
+        checkpoint_bytes=saved + copies * sum(value.nbytes for value in trained),
     )
 
 
@@ -79,7 +82,7 @@ def require_room(folder: Path, size: StateSize, *, keep: int) -> None:
         ResourceError: with the numbers, and what would fit.
     """
     present = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    free, checkpoint, weights = free_bytes(folder) + present, size.checkpoint_bytes, size.weights_bytes
+    free, checkpoint, weights = free_bytes(folder) + present, size.checkpoint_bytes, size.result_bytes
     needed = (keep + 1) * checkpoint + weights
     if needed <= free:
         return

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from recaster.distributed.strategies.protocol import Chained
+from recaster.distributed.strategies.protocol import list_links
 
 _FUSED = {"sgd", "adam", "adamw", "adagrad"}
 """Those whose whole update torch has as one kernel, on the CPU too."""
@@ -108,8 +108,7 @@ def _group(
 
 def list_layers(model: nn.Module) -> list[str]:
     """The names of the modules that count as layers, from the input on: links with parameters."""
-    names = model.chain() if isinstance(model, Chained) else [name for name, _ in model.named_children()]
-    return [name for name in names if any(True for _ in model.get_submodule(name).parameters())]
+    return [name for name in list_links(model) if any(True for _ in model.get_submodule(name).parameters())]
 
 
 def _layer_of(name: str, layers: Sequence[str]) -> str:

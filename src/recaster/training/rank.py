@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import gc
 import importlib
+import resource
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from datetime import timedelta
@@ -19,11 +21,14 @@ import torch
 from recaster.core.errors import RecipeError
 from recaster.core.files import read_json, write_json
 from recaster.core.hashing import hash_file
-from recaster.core.seeds import derive_seed
+from recaster.customization.build import build_customized
+from recaster.customization.probe import FeatureSet
+from recaster.customization.protocol import load_method
 from recaster.distributed.communication.protocol import Communication
 from recaster.distributed.heartbeat import note
 from recaster.distributed.mesh import Mesh, join_mesh
 from recaster.distributed.strategies.build import build_communication, build_strategy, mesh_shape
+from recaster.models.losses import LossSum
 from recaster.training.averaging import WeightAverage
 from recaster.training.checkpoint import Saved, load_memory, load_newest_checkpoint, read_weights
 from recaster.training.disk_need import measure_state, require_room
@@ -120,8 +125,14 @@ class Run:
         train = plan["train"]
         self.train_section: dict[str, Any] = train
         self.micro_batch_size = micro_batch_size
-        self.data, self.validation = self.open_split("train"), self.open_split("validation")
-        self.sampler = Sampler(samples=len(self.data), batch_size=train["batch_size"], seed=train["seed"])
+        self.method = load_method(plan)
+        self.data, self.validation = (self._open_split(name) for name in ("train", "validation"))
+        self.sampler = Sampler(
+            samples=len(self.data),
+            batch_size=train["batch_size"],
+            seed=train["seed"],
+            lengths=self.data.lengths,
+        )
         self.steps = self.sampler.steps_per_epoch * train["epochs"]
         self._build_model()
         self.feed = Feed(
@@ -136,17 +147,18 @@ class Run:
         self.saver = Saver(run_dir / CHECKPOINTS, keep=train["keep_checkpoints"], timeout=mesh.timeout)
         self.validations: list[dict[str, Any]] = []
 
-    def open_split(self, split: str) -> TrainingSet:
-        """The rows of `train` or `validation`."""
+    def _open_split(self, split: str) -> TrainingSet:
+        features = self.method.inputs(self.plan)
+        if features:
+            return FeatureSet(features, split)
         return self.workload.open_split(Path(self.plan["prepared"]), split, self.plan)
 
     def _build_model(self) -> None:
         train = self.train_section
-        torch.manual_seed(derive_seed(train["seed"], "weights"))
-        model = self.workload.build_model(self.plan)
+        model = build_customized(self.workload, self.plan)
         layers = list_layers(model)
         prepare_model(model, train)
-        self.state_size = measure_state(model, train)
+        self.state_size = measure_state(model, self.plan)
         section = self.plan["distributed"]
         self.strategy = build_strategy(
             model,
@@ -199,6 +211,11 @@ class Run:
             journal.close()
             self._write_result(steps=state.step, resumed_at=step)
 
+    def training_loss(self) -> LossSum:
+        """What the steps make small."""
+        own = self.workload.build_loss(self.train_section["loss"], training=True)
+        return self.method.build_loss(own, self.plan)
+
     def _extra_state(self) -> dict[str, Any]:
         averages = self.average.tensors if self.average else {}
         return {
@@ -223,7 +240,7 @@ class Run:
         loop = train_steps(
             state,
             feed=self.feed,
-            loss_sum=self.workload.build_loss(train["loss"], training=True),
+            loss_sum=self.training_loss(),
             rate_at=lambda step: peak * share(step),
             mesh=self.mesh,
             seed=train["seed"],
@@ -298,17 +315,25 @@ class Run:
         weights = self.run_dir / WEIGHTS
         # Both the last step and the best one were saved: their checkpoints have all ranks' parts.
         step = self._best() or steps
-        model = self.workload.build_model(self.plan)
+        model = build_customized(self.workload, self.plan)
+        freeze_parameters(model, self.train_section["freeze"])
+        parameters = list(model.parameters())
+        averages = [name for name, value in model.named_parameters() if value.requires_grad]
         trained = read_weights(
-            self.run_dir / CHECKPOINTS, step=step, model=model, averages=self._averaged_names(model)
+            self.run_dir / CHECKPOINTS, step=step, model=model, averages=averages if self.average else []
         )
+        if not self.plan.get("base"):  # else the export takes what is missing from there
+            trained = model.state_dict()
         save_tensors(trained, weights)
         result = {
             "steps": steps,
             "weights_of_step": step,
             "resumed_at": resumed_at,
             "weights_sha256": hash_file(weights),
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "parameters": sum(value.numel() for value in parameters),
+            "trained_parameters": sum(value.numel() for value in parameters if value.requires_grad),
+            "cpu_seconds": round(time.process_time(), 2),  # of this process: since the last start
+            "peak_memory_mib": _peak_memory_mib(self.mesh),
             "ranks": self.mesh.world,
             "device": self.mesh.device.type,
             "torch": torch.__version__,
@@ -316,12 +341,12 @@ class Run:
         }
         write_json(self.run_dir / RESULT, result)
 
-    def _averaged_names(self, model: torch.nn.Module) -> list[str]:
-        """Of the whole model, not only of the first rank's share."""
-        if not self.average:
-            return []
-        freeze_parameters(model, self.train_section["freeze"])
-        return [name for name, value in model.named_parameters() if value.requires_grad]
+
+def _peak_memory_mib(mesh: Mesh) -> float:
+    """The most memory this rank held since its start: on its GPU, else of its process."""
+    if mesh.device.type == "cuda":
+        return round(torch.cuda.max_memory_reserved() / 2**20, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
 def _validations(journal: Path, *, up_to: int) -> list[dict[str, Any]]:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from recaster.core.seeds import derive_seed
 
+_WINDOW_BATCHES = 50
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampler:
@@ -18,6 +20,8 @@ class Sampler:
     samples: int
     batch_size: int
     seed: int
+    lengths: NDArray[np.int64] | None = None
+    """Of each sample; batches are then made of samples of like length, so that little is filled up."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -26,7 +30,23 @@ class Sampler:
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """All row numbers, shuffled for `epoch` (from 0)."""
-        return np.random.default_rng(derive_seed(self.seed, "shuffle", epoch)).permutation(self.samples)
+        random = np.random.default_rng(derive_seed(self.seed, "shuffle", epoch))
+        order = random.permutation(self.samples)
+        return order if self.lengths is None else self._bucketed(order, self.lengths, random)
+
+    def _bucketed(
+        self, order: NDArray[np.int64], lengths: NDArray[np.int64], random: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Sort by length within windows of the shuffled order, then shuffle whole batches.
+
+        What does not fill a batch stays at the end, where the epoch's smaller batch is.
+        """
+        whole = self.samples - self.samples % self.batch_size
+        window = _WINDOW_BATCHES * self.batch_size
+        pieces = [order[start : min(start + window, whole)] for start in range(0, whole, window)]
+        ranked = [piece[np.argsort(lengths[piece], kind="stable")] for piece in pieces]
+        batches = np.concatenate([*ranked, order[:0]]).reshape(-1, self.batch_size)
+        return np.concatenate([batches[random.permutation(len(batches))].ravel(), order[whole:]])
 
     def rows(self, order: NDArray[np.int64], step: int) -> NDArray[np.int64]:
         """The rows of the global batch at `step` (from 0) of the epoch with this `order`."""

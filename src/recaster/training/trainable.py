@@ -19,6 +19,10 @@ class TrainingSet(Protocol):
     def uniform(self) -> bool:
         """Whether all rows have one shape, so that many steps' rows can be read by one call and cut."""
 
+    @property
+    def lengths(self) -> NDArray[np.int64] | None:
+        """Of each row, where rows of like length are better read together; None where all are alike."""
+
     def __len__(self) -> int:
         """Samples in the split."""
 
@@ -36,7 +40,7 @@ class Trainable(Protocol):
     """The part of a workload that training ranks use."""
 
     def build_model(self, plan: dict[str, Any]) -> nn.Module:
-        """The model of the plan, with fresh weights from torch's present random state."""
+        """The model of the plan: weights of its base, and fresh ones from torch's present random state."""
 
     def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:
         """The split `train` or `validation` of the prepared data in `folder`."""

@@ -22,8 +22,14 @@ from recaster.models.losses import LossSum, build_loss
 from recaster.training.trainable import TrainingSet
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
     from recaster.data.contract import RowRule
-    from recaster.recipe.schema import Recipe
+    from recaster.recipe.data import ImageShape
+    from recaster.recipe.schema import EvaluateSection, Recipe
+    from recaster.workloads.protocol import MetricFunction
 
 _BATCH_ROWS = 256
 
@@ -35,6 +41,7 @@ class PictureSet:
         self._shard, self._shift = shard, shift_pixels
 
     uniform = True
+    lengths = None
 
     def __len__(self) -> int:
         """Pictures in the split."""
@@ -66,18 +73,36 @@ class PictureSet:
 class ImageClassification:
     """The workload; see `workloads.protocol.Workload` for what each part is for."""
 
+    kind = "image"
+    architectures = ("small-cnn",)
+    served_by = "pyfunc_image"
+
+    def facts(self, raw: Path) -> pd.DataFrame:
+        """Shape and range of each picture."""
+        from recaster.data.contract import collect_facts
+        from recaster.data.contract_images import FACTS, describe_image
+
+        return collect_facts(raw, describe_image, FACTS)
+
     def rules(self, recipe: Recipe) -> list[RowRule]:
         """Readable, labelled, unique, of the recipe's shape and range."""
-        from recaster.data.contract import image_rules
+        from recaster.data.contract_images import image_rules
 
         return image_rules(recipe.data)
 
-    def prepare(self, recipe: Recipe, raw: Path, accepted: NDArray[np.int64], folder: Path) -> dict[str, Any]:
+    def prepare(
+        self,
+        recipe: Recipe,
+        raw: Path,
+        accepted: NDArray[np.int64],
+        base: Path | None,  # noqa: ARG002 - pictures are cut as the recipe says
+        folder: Path,
+    ) -> dict[str, Any]:
         """Group duplicates, split, scale to 0..1, write shards."""
         from recaster.data.packed import read_accepted
-        from recaster.data.split import group_duplicates, split_records
+        from recaster.data.split import divide_records, group_duplicates
 
-        records, image = read_accepted(raw, accepted), recipe.data.image
+        records, image = read_accepted(raw, accepted), _shape(recipe)
         pixels = np.stack([record.pixels for record in records]).transpose(0, 3, 1, 2)
         pixels = ((pixels - image.minimum) / (image.maximum - image.minimum)).astype(np.float32)
         numbers = {label: number for number, label in enumerate(recipe.data.labels)}
@@ -85,7 +110,8 @@ class ImageClassification:
         groups = group_duplicates(
             pixels.reshape(len(pixels), -1), distance=recipe.split.near_duplicate_distance
         )
-        splits = split_records(labels, groups, recipe.split)
+        published = [record.split for record in records]
+        splits, left_out = divide_records(labels, groups, published, recipe.split)
         for name, rows in splits.items():
             ids = [records[row].id for row in rows.tolist()]
             write_shard(folder, name, Shard(images=pixels[rows], labels=labels[rows], ids=ids))
@@ -94,13 +120,13 @@ class ImageClassification:
         per_label = {
             name: dict(sorted(Counter(labels[rows].tolist()).items())) for name, rows in splits.items()
         }
-        facts = {"rows": counts, "duplicates": duplicates}
+        facts = {"rows": counts, "duplicates": duplicates, "left_out": left_out}
         write_json(folder / "splits.json", {**facts, "labels": recipe.data.labels, "per_label": per_label})
         return facts
 
     def model_arguments(self, recipe: Recipe) -> dict[str, Any]:
         """Shape, classes and size of the network."""
-        image, model = recipe.data.image, recipe.model
+        image, model = _shape(recipe), recipe.model
         return {
             "channels": image.channels,
             "height": image.height,
@@ -110,10 +136,6 @@ class ImageClassification:
             "dropout": model.dropout,
             "activation": model.activation,
         }
-
-    def modeling_file(self, recipe: Recipe) -> Path:  # noqa: ARG002 - one architecture so far
-        """The small CNN's own source."""
-        return Path(small_cnn.__file__)
 
     def build_model(self, plan: dict[str, Any]) -> nn.Module:
         """The network of the plan's `model_arguments`."""
@@ -133,6 +155,22 @@ class ImageClassification:
         """Rows whose largest logit is the target's."""
         return (logits.argmax(1) == targets).sum()
 
+    def export(self, plan: dict[str, Any], recipe: Recipe, weights: Path, folder: Path) -> None:
+        """Weights, configuration, preprocessing, and the network's own source."""
+        from safetensors.torch import save_file
+
+        from recaster.customization.build import load_merged
+        from recaster.exporting.artifact import write_artifact
+
+        save_file(load_merged(self, plan, weights).state_dict(), folder / "model.safetensors")
+        write_artifact(
+            folder,
+            modeling=Path(small_cnn.__file__),
+            arguments=plan["model_arguments"],
+            labels=recipe.data.labels,
+            preprocessing={"kind": self.kind, **_shape(recipe).model_dump()},
+        )
+
     @torch.no_grad()
     def predict(
         self, artifact: Path, prepared: Path, split: str
@@ -150,6 +188,27 @@ class ImageClassification:
         ]
         probabilities = torch.cat([model(piece).softmax(1) for piece in pieces]).double().numpy()
         return probabilities / probabilities.sum(1, keepdims=True), shard.labels
+
+    def metrics(self, section: EvaluateSection) -> Mapping[str, MetricFunction]:
+        """Those of classification."""
+        from recaster.evaluation.metrics import classification_metrics
+
+        return classification_metrics(section)
+
+    def report(
+        self, recipe: Recipe, predictions: NDArray[np.float64], targets: NDArray[np.int64], folder: Path
+    ) -> dict[str, Any]:
+        """Confusion and reliability, and a row a class."""
+        from recaster.evaluation.classification_report import report_classes
+
+        return report_classes(recipe, predictions, targets, folder)
+
+
+def _shape(recipe: Recipe) -> ImageShape:
+    """The recipe's picture section, which `kind` says is there."""
+    shape = recipe.data.image
+    assert shape is not None  # noqa: S101
+    return shape
 
 
 WORKLOAD = ImageClassification()

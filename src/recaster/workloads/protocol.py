@@ -1,36 +1,66 @@
-"""What a kind of work provides: data contract, tensors, model, loss, predictions."""
+"""What a kind of work provides: data contract, tensors, model, loss, predictions, metrics, artifact."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recaster.recipe.schema import Recipe
+from recaster.recipe.schema import EvaluateSection, Recipe
 from recaster.training.trainable import Trainable
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from recaster.data.contract import RowRule
+
+MetricFunction = Callable[[NDArray[np.float64], NDArray[np.int64]], float]
+"""From predictions and targets of the same rows, whatever these are for the workload."""
 
 
 class Workload(Trainable, Protocol):
     """One kind of work; `WORKLOAD` of its module is the instance."""
 
+    kind: str
+    """Of record: the section of the recipe's data that must be there."""
+    architectures: Sequence[str]
+    """What may follow `scratch:` in the recipe's model.base."""
+    served_by: str
+    """The module of `recaster.serving` that answers for the artifact in MLflow."""
+
+    def facts(self, raw: Path) -> pd.DataFrame:
+        """One row for each record of the packed set `raw`, for the data contract."""
+
     def rules(self, recipe: Recipe) -> list[RowRule]:
         """The data contract's rules for each record."""
 
-    def prepare(self, recipe: Recipe, raw: Path, accepted: NDArray[np.int64], folder: Path) -> dict[str, Any]:
-        """Split the accepted records of the packed set `raw` into shards in `folder`; return counts."""
+    def prepare(
+        self, recipe: Recipe, raw: Path, accepted: NDArray[np.int64], base: Path | None, folder: Path
+    ) -> dict[str, Any]:
+        """Split the accepted records of the packed set `raw` into shards in `folder`; return counts.
+
+        Args:
+            base: the folder of the base model; None for one with fresh weights.
+        """
 
     def model_arguments(self, recipe: Recipe) -> dict[str, Any]:
-        """Keyword arguments of the modeling file's `build_model`."""
+        """What `build_model` needs of the recipe, as plain JSON."""
 
-    def modeling_file(self, recipe: Recipe) -> Path:
-        """The Python file, importing only torch, that travels with the exported model."""
+    def export(self, plan: dict[str, Any], recipe: Recipe, weights: Path, folder: Path) -> None:
+        """Write the open artifact, all but its card, into `folder` from the trained `weights`."""
 
     def predict(
         self, artifact: Path, prepared: Path, split: str
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Probabilities `(rows, classes)` of the exported model on a split, and its targets `(rows,)`."""
+        """Predictions and targets of the exported model on a split, one entry a row in the split's order."""
+
+    def metrics(self, section: EvaluateSection) -> Mapping[str, MetricFunction]:
+        """The metrics by name, all known to `recipe.schema.METRICS`."""
+
+    def report(
+        self, recipe: Recipe, predictions: NDArray[np.float64], targets: NDArray[np.int64], folder: Path
+    ) -> dict[str, Any]:
+        """Draw plots as PNG files into `folder`; return tables that belong beside the metrics."""

@@ -33,6 +33,23 @@ class Chained(Protocol):
 
 
 @runtime_checkable
+class Layered(Protocol):
+    """A model with a sequence of layers that no pipeline can cut."""
+
+    def layers(self) -> list[str]:
+        """The modules that count as layers, from the input on."""
+
+
+def list_links(model: nn.Module) -> list[str]:
+    """The names of the model's layers, from the input on; of a model that names none, its children's."""
+    if isinstance(model, Chained):
+        return model.chain()
+    if isinstance(model, Layered):
+        return model.layers()
+    return [name for name, _ in model.named_children()]
+
+
+@runtime_checkable
 class LayerShared(Protocol):
     """A model whose layers can be shared by ranks."""
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from recaster.core.errors import RecipeError
 from recaster.distributed.mesh import DATA, SHARD, TENSOR, Mesh
-from recaster.distributed.strategies.protocol import Chained, LayerShared
+from recaster.distributed.strategies.protocol import Chained, Layered, LayerShared, list_links
 
 SHORT_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """The precisions that compute in 16 bits."""
@@ -103,9 +103,9 @@ def _shard(model: nn.Module, mesh: Mesh, precision: str) -> None:
 
 
 def list_blocks(model: nn.Module) -> list[nn.Module]:
-    """The parts whose parameters are gathered together: the larger links of the model's chain."""
-    chain = model.chain() if isinstance(model, Chained) else []
-    links = [model.get_submodule(name) for name in chain]
+    """The parts whose parameters are gathered together: the larger ones of the model's layers."""
+    named = list_links(model) if isinstance(model, Chained | Layered) else []
+    links = [model.get_submodule(name) for name in named]
     return [
         link for link in links if any(True for _ in link.children()) and any(True for _ in link.parameters())
     ]

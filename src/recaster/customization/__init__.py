@@ -1,0 +1,1 @@
+"""Methods of making an open model one's own, one module each; `METHOD` of the module is the instance."""

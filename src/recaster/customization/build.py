@@ -1,0 +1,57 @@
+"""The model of a plan in the form that is trained, and the trained one in the form that is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from recaster.core.errors import TrainingError
+from recaster.core.seeds import derive_seed
+from recaster.customization.protocol import load_method
+
+
+class ModelBuilder(Protocol):
+    """The part of a workload that makes a model."""
+
+    def build_model(self, plan: dict[str, Any]) -> nn.Module:
+        """The model of the plan: weights of its base, and fresh ones from torch's present random state."""
+
+
+def build_customized(workload: ModelBuilder, plan: dict[str, Any]) -> nn.Module:
+    """The plan's model as its method trains it; the same at each call."""
+    torch.manual_seed(derive_seed(plan["train"]["seed"], "weights"))
+    return load_method(plan).apply(workload.build_model(plan), plan)
+
+
+def load_trained(workload: ModelBuilder, plan: dict[str, Any], weights: Path) -> nn.Module:
+    """The trained model of a plan, with its adapter or the like still apart.
+
+    Args:
+        weights: the safetensors file that training left: all that is not the base's.
+
+    Raises:
+        TrainingError: the file does not fit the plan.
+    """
+    from safetensors.torch import load_file
+
+    model = build_customized(workload, plan)
+    missing, unexpected = model.load_state_dict(load_file(weights), strict=False)
+    trained = {name for name, value in model.named_parameters() if value.requires_grad}
+    lacking = sorted(trained & set(missing)) if plan.get("base") else sorted(missing)
+    if lacking or unexpected:
+        raise TrainingError(
+            "The trained weights are not those of this model.",
+            where=str(weights),
+            value=f"missing: {', '.join(lacking[:3])}; unknown: {', '.join(unexpected[:3])}",
+            repair="train again with this version of the recipe",
+        )
+    return model.eval()
+
+
+def load_merged(workload: ModelBuilder, plan: dict[str, Any], weights: Path) -> nn.Module:
+    """The trained model of a plan in its usual form, with nothing beside its weights."""
+    model = load_trained(workload, plan, weights)
+    return load_method(plan).merge(model, plan).eval()

@@ -1,0 +1,39 @@
+"""The data contract of texts."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+from recaster.data.contract import RowRule, common_rules
+from recaster.recipe.data import DataSection
+
+FACTS = ("characters", "words", "control_characters")
+_LAYOUT = frozenset("\t\n\r")
+
+
+def describe_text(record: dict[str, Any]) -> dict[str, Any]:
+    """The facts of one packed text."""
+    text: str = record["text"] or ""
+    controls = sum(unicodedata.category(letter) == "Cc" and letter not in _LAYOUT for letter in text)
+    return {"characters": len(text), "words": len(text.split()), "control_characters": controls}
+
+
+def text_rules(data: DataSection) -> list[RowRule]:
+    """Readable, labelled, unique, not blank, not endless, without control characters."""
+    import great_expectations.expectations as gxe
+
+    assert data.text is not None  # noqa: S101 - the workload's kind
+    longest = data.text.max_characters
+    return [
+        *common_rules(data),
+        RowRule.of(gxe.ExpectColumnValuesToBeBetween(column="words", min_value=1), "is blank"),
+        RowRule.of(
+            gxe.ExpectColumnValuesToBeBetween(column="characters", max_value=longest),
+            f"is longer than {longest} characters",
+        ),
+        RowRule.of(
+            gxe.ExpectColumnValuesToBeInSet(column="control_characters", value_set=[0]),
+            "has NUL or other control characters",
+        ),
+    ]

@@ -1,0 +1,147 @@
+"""Labelled pictures as their owners keep them, one at a time, bad ones included.
+
+{"id": "a7", "label": "3", "image": [[0, 5, 13], [0, 1, 9]]}     a line of a JSON lines file
+id,label,p0,p1,p2 …                                              the header of a CSV file
+faces/anna/0001.png                                              an image folder: label/name
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import importlib.util
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recaster.core.errors import DataError
+from recaster.data.records import RawRecord
+from recaster.recipe.data import ImageShape
+
+_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".gif", ".webp"}
+
+
+def read_images(path: Path, image: ImageShape) -> Iterator[RawRecord] | None:
+    """The pictures at `path` in a fixed order; None when it is of no known kind."""
+    if path.is_dir():
+        return _read_folder(path)
+    if path.suffix == ".jsonl":
+        return _read_json_lines(path)
+    return _read_csv(path, image) if path.suffix == ".csv" else None
+
+
+def digits_file() -> Path:
+    """scikit-learn's own copy of the data, found without importing scikit-learn (a second of CPU)."""
+    spec = importlib.util.find_spec("sklearn")
+    if spec is None or spec.origin is None:
+        raise DataError("scikit-learn is not installed.", repair="pip install scikit-learn")
+    return Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"
+
+
+def read_digits() -> Iterator[RawRecord]:
+    """scikit-learn's 1,797 handwritten digits."""
+    # The file that `sklearn.datasets.load_digits` reads, in its order: 64 pixels (0 to 16), then the label.
+    with gzip.open(digits_file(), "rt") as file:
+        rows = np.loadtxt(file, delimiter=",", dtype=np.float32)
+    for number, row in enumerate(rows):
+        yield RawRecord(
+            id=f"digit-{number:04d}",
+            label=str(int(row[-1])),
+            where=f"load_digits, row {number}",
+            pixels=row[:-1].reshape(8, 8, 1),
+        )
+
+
+def _read_folder(path: Path) -> Iterator[RawRecord]:
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _IMAGE_SUFFIXES)
+    for file in files:
+        name = file.relative_to(path)
+        label = name.parts[0] if len(name.parts) > 1 else None
+        pixels, problem = _read_image(file)
+        yield RawRecord(id=name.as_posix(), label=label, where=str(file), pixels=pixels, problem=problem)
+
+
+def _read_image(file: Path) -> tuple[NDArray[np.float32] | None, str]:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(file) as image:
+            mode = "L" if image.mode in {"1", "L", "I", "I;16"} else "RGB"
+            pixels = np.asarray(image.convert(mode), dtype=np.float32)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        return None, f"not a readable image: {error}"
+    return (pixels[:, :, None] if pixels.ndim == 2 else pixels), ""
+
+
+def _read_json_lines(path: Path) -> Iterator[RawRecord]:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield _parse_json_line(line, f"{path}, line {number}")
+
+
+def _parse_json_line(line: str, where: str) -> RawRecord:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        return RawRecord(id=None, label=None, where=where, pixels=None, problem=f"not JSON: {error}")
+    if not isinstance(row, dict):
+        return RawRecord(id=None, label=None, where=where, pixels=None, problem="not a JSON object")
+    pixels, problem = _to_pixels(row.get("image"))
+    return RawRecord(
+        id=_text(row.get("id")), label=_text(row.get("label")), where=where, pixels=pixels, problem=problem
+    )
+
+
+def _to_pixels(image: Any) -> tuple[NDArray[np.float32] | None, str]:
+    try:
+        pixels = np.asarray(image, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        return None, f"image is not a rectangle of numbers: {error}"
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    if pixels.ndim != 3 or 0 in pixels.shape:
+        return None, f"image has shape {pixels.shape}, wanted height x width or height x width x channels"
+    return pixels, ""
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _read_csv(path: Path, image: ImageShape) -> Iterator[RawRecord]:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        reader = csv.DictReader(file)
+        columns = reader.fieldnames or []
+        if not {"id", "label"} <= set(columns):
+            raise DataError(
+                "The CSV file lacks the columns id and label.",
+                where=f"{path}, line 1",
+                value=", ".join(columns) or "(empty)",
+                repair="begin with a header such as id,label,p0,p1,…",
+            )
+        pixel_columns = [name for name in columns if name not in {"id", "label"}]
+        for row in reader:
+            values = np.array([_number(row[name]) for name in pixel_columns], dtype=np.float32)
+            shape = (image.height, image.width, image.channels)
+            # A row of another length keeps its own shape, for the contract to refuse.
+            fits = len(values) == math.prod(shape)
+            yield RawRecord(
+                id=row["id"] or None,
+                label=row["label"] or None,
+                where=f"{path}, line {reader.line_num}",
+                pixels=values.reshape(shape if fits else (1, len(values), 1)),
+            )
+
+
+def _number(text: str | None) -> float:
+    """The number, or NaN: the contract then names the row."""
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan

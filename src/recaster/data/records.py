@@ -1,0 +1,26 @@
+"""One record as its source has it, whatever its kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawRecord:
+    """A picture, a text or a conversation, good or bad."""
+
+    id: str | None
+    label: str | None
+    where: str
+    """File and row, for messages."""
+    pixels: NDArray[np.float32] | None = None
+    """Of a picture, `(height, width, channels)` in the source's own range; None when it could not be read."""
+    text: str | None = None
+    """Of a text; of a conversation the JSON list of its messages. None when it could not be read."""
+    problem: str = ""
+    """Why it could not be read."""
+    split: str = ""
+    """The published split it belongs to; empty for those that are divided here."""

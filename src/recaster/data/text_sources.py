@@ -1,0 +1,109 @@
+"""Texts as their owners keep them, one at a time, bad ones included.
+
+{"id": "a7", "label": "praise", "text": "a stirring film"}     a line of a JSON lines file
+id,label,text                                                  the header of a CSV file (TSV: tabs)
+praise a stirring film                                         a line of a .txt file: LABEL text
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from recaster.core.errors import DataError
+from recaster.data.records import RawRecord
+
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+
+
+def read_texts(path: Path) -> Iterator[RawRecord] | None:
+    """The texts of the file at `path` in its order; None when it is of no known kind. `.gz` is unpacked."""
+    kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    if kind == ".jsonl":
+        return _read_json_lines(path)
+    if kind == ".txt":
+        return _read_labelled_lines(path)
+    return _read_table(path, _SEPARATORS[kind]) if kind in _SEPARATORS else None
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Number (from 1), text and problem of each line that is not blank; a byte order mark is left out."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                text, problem = line.decode("utf-8-sig" if number == 1 else "utf-8"), ""
+            except UnicodeDecodeError as error:
+                text, problem = line.decode("utf-8", errors="replace"), f"not UTF-8 at byte {error.start}"
+            yield number, text.rstrip("\r\n"), problem
+
+
+def _read_labelled_lines(path: Path) -> Iterator[RawRecord]:
+    for number, line, problem in read_lines(path):
+        label, _, text = line.partition(" ")
+        yield RawRecord(
+            id=f"{path.name}:{number}",
+            label=label,
+            where=f"{path}, line {number}",
+            text=text.strip(),
+            problem=problem,
+        )
+
+
+def _read_json_lines(path: Path) -> Iterator[RawRecord]:
+    for number, line, problem in read_lines(path):
+        row, wrong = parse_object(line)
+        text = row.get("text")
+        if not isinstance(text, str):
+            wrong = wrong or f"text is {type(text).__name__}, wanted a string"
+        yield RawRecord(
+            id=str(row.get("id") or f"{path.name}:{number}"),
+            label=None if row.get("label") is None else str(row["label"]),
+            where=f"{path}, line {number}",
+            text=text if isinstance(text, str) else None,
+            problem=problem or wrong,
+        )
+
+
+def parse_object(line: str) -> tuple[dict[str, Any], str]:
+    """The JSON object of a line, or an empty one and what is wrong."""
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        return {}, f"not JSON: {error}"
+    return (row, "") if isinstance(row, dict) else ({}, "not a JSON object")
+
+
+def _read_table(path: Path, separator: str) -> Iterator[RawRecord]:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as raw:
+        file = io.TextIOWrapper(raw, newline="", encoding="utf-8-sig", errors="replace")
+        reader = csv.DictReader(file, delimiter=separator)
+        columns = reader.fieldnames or []
+        if "text" not in columns:
+            raise DataError(
+                "The table lacks the column text.",
+                where=f"{path}, line 1",
+                value=", ".join(columns) or "(empty)",
+                repair=f"begin with a header such as {separator.join(['id', 'label', 'text'])}",
+            )
+        for row in reader:
+            text = row["text"]
+            yield RawRecord(
+                id=row.get("id") or f"{path.name}:{reader.line_num}",
+                label=row.get("label") or None,
+                where=f"{path}, line {reader.line_num}",
+                text=text,
+                problem=_table_problem(row, text),
+            )
+
+
+def _table_problem(row: dict[str | None, object], text: str | None) -> str:
+    if text is None or None in row:
+        return "has another number of columns than the header"
+    return "not UTF-8" if "\ufffd" in text else ""

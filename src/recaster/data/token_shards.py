@@ -1,0 +1,68 @@
+"""Prepared splits of token rows of unequal length, memory-mapped.
+
+train.tokens.npy     (tokens,) int32, all rows one after the other
+train.offsets.npy    (rows + 1,) int64, where each row begins
+train.labels.npy     (rows,) int64
+train.ids.json       ["request-0001", …]
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recaster.core.files import read_json, write_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenShard:
+    """One split."""
+
+    tokens: NDArray[np.int32]
+    """`(tokens,)`, memory-mapped."""
+    offsets: NDArray[np.int64]
+    """`(rows + 1,)`."""
+    labels: NDArray[np.int64]
+    """`(rows,)` class numbers."""
+    ids: list[str]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row, `(rows,)`."""
+        return np.diff(self.offsets)
+
+    def padded(self, rows: NDArray[np.int64], padding: int) -> NDArray[np.int64]:
+        """Tokens of `rows` up to the longest of them, `(rows, tokens)`, filled up with `padding`."""
+        starts, lengths = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
+        columns = np.arange(lengths.max(initial=1))
+        inside = columns < lengths[:, None]
+        filled = np.full(inside.shape, padding, dtype=np.int64)
+        filled[inside] = self.tokens[(starts[:, None] + columns)[inside]]
+        return filled
+
+
+def write_token_shard(
+    folder: Path, split: str, *, rows: Sequence[Sequence[int]], labels: NDArray[np.int64], ids: list[str]
+) -> None:
+    """Write one split into `folder`."""
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    flat = np.fromiter((token for row in rows for token in row), dtype=np.int32, count=int(lengths.sum()))
+    np.save(folder / f"{split}.tokens.npy", flat)
+    np.save(folder / f"{split}.offsets.npy", np.concatenate([[0], lengths.cumsum()]).astype(np.int64))
+    np.save(folder / f"{split}.labels.npy", labels)
+    write_bytes(folder / f"{split}.ids.json", json.dumps(ids).encode())
+
+
+def read_token_shard(folder: Path, split: str) -> TokenShard:
+    """Map one split of `folder` into memory."""
+    return TokenShard(
+        tokens=np.load(folder / f"{split}.tokens.npy", mmap_mode="r"),
+        offsets=np.load(folder / f"{split}.offsets.npy"),
+        labels=np.load(folder / f"{split}.labels.npy"),
+        ids=read_json(folder / f"{split}.ids.json"),
+    )

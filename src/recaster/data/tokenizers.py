@@ -1,0 +1,111 @@
+"""Tokenizers as files of the tokenizers library: taken from a base model, or trained here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recaster.core.errors import RecipeError
+from recaster.core.files import read_json, write_json
+
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokenizer:
+    """Text to token numbers, special ones included, of any length."""
+
+    _inner: Any
+    padding: int
+    size: int
+    """Of the vocabulary."""
+
+    def encode(self, text: str) -> list[int]:
+        """The text's tokens, not cut."""
+        ids: list[int] = self._inner.encode(text).ids
+        return ids
+
+    def truncate(self, tokens: list[int], longest: int) -> list[int]:
+        """At most `longest` tokens; the closing special ones stay."""
+        if len(tokens) <= longest:
+            return tokens
+        closing = self._inner.num_special_tokens_to_add(is_pair=False) > 1
+        return [*tokens[: longest - 1], tokens[-1]] if closing else tokens[:longest]
+
+
+def open_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a model's folder.
+
+    Raises:
+        RecipeError: it has none that is read without code of its own.
+    """
+    from tokenizers import Tokenizer as Inner
+
+    file = folder / "tokenizer.json"
+    if not file.exists():
+        raise RecipeError(
+            "The base model has no tokenizer.json.",
+            where="model.base",
+            value=str(folder),
+            repair="save it once with transformers' AutoTokenizer(...).save_pretrained, which writes one",
+        )
+    inner = Inner.from_file(str(file))
+    inner.no_padding()
+    inner.no_truncation()
+    return Tokenizer(_inner=inner, padding=_padding(folder, inner), size=inner.get_vocab_size())
+
+
+def _padding(folder: Path, inner: Any) -> int:
+    """The padding token's number; of a tokenizer without one, its end token's."""
+    told = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
+    for key in ("pad_token", "eos_token"):
+        entry = told.get(key)
+        name = entry.get("content") if isinstance(entry, dict) else entry
+        if name and (number := inner.token_to_id(name)) is not None:
+            return int(number)
+    number = inner.token_to_id("[PAD]")
+    if number is None:
+        raise RecipeError(
+            "The tokenizer names no padding token.",
+            where="model.base",
+            value=str(folder / "tokenizer_config.json"),
+            repair="add pad_token there",
+        )
+    return int(number)
+
+
+def train_byte_pairs(texts: Sequence[str], *, vocabulary: int, folder: Path) -> None:
+    """Train a lower-case byte-level BPE tokenizer on `texts`; write it as a model's folder has it.
+
+    The same texts give the same tokenizer. (WordPiece's trainer numbers its tokens in the order of a
+    hash table, another one in each process.)
+
+    Args:
+        vocabulary: the most tokens it may have, 256 bytes and five special ones among them.
+    """
+    from tokenizers import Tokenizer as Inner
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    inner = Inner(models.BPE())
+    inner.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(_SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    inner.train_from_iterator(texts, trainer)
+    inner.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(name, inner.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
+    )
+    folder.mkdir(parents=True)
+    inner.save(str(folder / "tokenizer.json"))
+    keys = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    names = dict(zip(keys, _SPECIAL, strict=True))
+    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **names})

@@ -1,0 +1,194 @@
+"""Open models of the transformers library behind what the training loop knows: one tensor in, one out.
+
+network    the transformers model itself: what is exported, and what peft changes
+forward    (rows, tokens) token numbers → logits
+encode     → what the head sees, `(rows, width)`: computed once when only the head is trained
+decide     that → logits
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from recaster.core.errors import RecipeError
+
+
+@runtime_checkable
+class Headed(Protocol):
+    """A model whose head can be trained apart from its encoder."""
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """What the head sees, `(rows, width)`."""
+
+    def decide(self, features: Tensor) -> Tensor:
+        """Logits of `encode`'s result."""
+
+    def head_names(self) -> list[str]:
+        """The modules of `decide`."""
+
+
+class OpenModel(nn.Module):
+    """A transformers model; subclasses say what goes in and what comes out."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def layers(self) -> list[str]:
+        """Names of the modules that count as layers, from the input on: embeddings, blocks, the rest."""
+        blocks_name, blocks = _find_blocks(self)
+        inside = [f"{blocks_name}.{number}" for number in range(len(blocks))]
+        before, after = _around(self, blocks_name)
+        return [*before, *inside, *after]
+
+
+class TextClassifier(OpenModel):
+    """A label for each text."""
+
+    def __init__(self, network: nn.Module, *, padding: int) -> None:
+        super().__init__(network)
+        self.padding = padding
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits `(rows, labels)` of token numbers `(rows, tokens)`, filled up with the padding token."""
+        logits: Tensor = self.network(input_ids=tokens, attention_mask=self._mask(tokens)).logits
+        return logits
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """The first token's last hidden state, `(rows, width)`."""
+        self._head()
+        network: Any = self.network
+        states: Tensor = network.base_model(
+            input_ids=inputs, attention_mask=self._mask(inputs)
+        ).last_hidden_state
+        return states[:, 0]
+
+    def decide(self, features: Tensor) -> Tensor:
+        """Logits `(rows, labels)` of `encode`'s result."""
+        network: Any = self.network
+        kind = network.config.model_type
+        if kind == "bert":
+            pooled = network.bert.pooler(features[:, None])
+            logits: Tensor = network.classifier(network.dropout(pooled))
+        elif kind == "distilbert":
+            logits = network.classifier(network.dropout(network.pre_classifier(features).relu()))
+        else:  # RoBERTa's head picks the first token itself
+            logits = network.classifier(features[:, None])
+        return logits
+
+    def head_names(self) -> list[str]:
+        """The modules of `decide`."""
+        return [f"network.{name}" for name in self._head()]
+
+    def _head(self) -> Sequence[str]:
+        heads = {
+            "bert": ("bert.pooler", "classifier"),
+            "distilbert": ("pre_classifier", "classifier"),
+            "roberta": ("classifier",),
+            "xlm-roberta": ("classifier",),
+            "camembert": ("classifier",),
+        }
+        kind = self.network.config.model_type  # type: ignore[union-attr]
+        if kind not in heads:
+            raise RecipeError(
+                "This architecture's head cannot be trained apart from its encoder.",
+                where="customize.method",
+                value=f"probe with a model of type {kind}",
+                repair=f"use lora or full, or a base of type {', '.join(heads)}",
+            )
+        return heads[str(kind)]
+
+    def _mask(self, tokens: Tensor) -> Tensor:
+        return (tokens != self.padding).long()
+
+
+def build_text_classifier(
+    *, base: Path | None, labels: Sequence[str], padding: int, scratch: Mapping[str, Any]
+) -> TextClassifier:
+    """A classifier into `labels` from the folder of a base model, or from fresh weights.
+
+    Args:
+        padding: the token that fills rows up.
+        scratch: vocabulary, tokens, width, depth and dropout of a model without a base.
+
+    Raises:
+        RecipeError: the base has no such head, or its files are not those of its configuration.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    names: dict[str, Any] = {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: number for number, label in enumerate(labels)},
+        "pad_token_id": padding,
+    }
+    if base is not None:
+        return TextClassifier(
+            load_network(AutoModelForSequenceClassification, base, **names), padding=padding
+        )
+    config = AutoConfig.for_model(
+        "bert",
+        vocab_size=scratch["vocabulary"],
+        max_position_embeddings=max(16, scratch["tokens"]),
+        hidden_size=scratch["width"],
+        num_hidden_layers=scratch["depth"],
+        num_attention_heads=max(1, scratch["width"] // 32),
+        intermediate_size=4 * scratch["width"],
+        hidden_dropout_prob=scratch["dropout"],
+        attention_probs_dropout_prob=scratch["dropout"],
+        **names,
+    )
+    return TextClassifier(AutoModelForSequenceClassification.from_config(config), padding=padding)
+
+
+def load_network(kind: Any, base: Path, **options: Any) -> nn.Module:
+    """A transformers model of Auto class `kind` from `base`, float32, without foreign code or pickles.
+
+    Raises:
+        RecipeError: the base is of another architecture.
+    """
+    try:
+        network: nn.Module = kind.from_pretrained(
+            base,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            **options,
+        )
+    except (ValueError, OSError, KeyError) as error:
+        raise RecipeError(
+            f"The base is not a model for {kind.__name__.removeprefix('AutoModel')}.",
+            where="model.base",
+            value=f"{base}: {str(error).strip().splitlines()[0]}",
+            repair="choose a base that `recaster models list` shows for this workload",
+        ) from error
+    return network
+
+
+def _find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The list of blocks that holds most of the parameters."""
+    lists = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.ModuleList)]
+    return max(lists, key=lambda found: sum(value.numel() for value in found[1].parameters()))
+
+
+def _around(model: nn.Module, blocks: str) -> tuple[list[str], list[str]]:
+    """Modules with parameters beside the blocks on each level above them: those before, those after."""
+    before: list[str] = []
+    after: list[str] = []
+    path = blocks.split(".")
+    for depth in range(len(path)):
+        level, own = ".".join(path[:depth]), path[depth]
+        names = [name for name, _ in model.get_submodule(level).named_children()]
+        full = [f"{level}.{name}".lstrip(".") for name in names]
+        cut = names.index(own)
+        before += full[:cut]
+        after = full[cut + 1 :] + after
+    kept = {name for name in (*before, *after) if any(True for _ in model.get_submodule(name).parameters())}
+    return [name for name in before if name in kept], [name for name in after if name in kept]

@@ -1,0 +1,132 @@
+"""The recipe's data sections: which records, what each must look like, how they are divided."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from recaster.recipe.section import Fraction, Section, Seed
+
+KINDS = ("image", "text", "chat")
+"""What a record can be; the section of `data` of that name describes it."""
+
+
+class ImageShape(Section):
+    """What every picture of the data set must look like."""
+
+    height: int = Field(ge=4, le=4096)
+    """Pixels."""
+    width: int = Field(ge=4, le=4096)
+    """Pixels."""
+    channels: Literal[1, 3]
+    """1: grey; 3: red, green, blue."""
+    minimum: float
+    """Smallest legal pixel value."""
+    maximum: float
+    """Largest legal pixel value; pixels are scaled so that minimum..maximum becomes 0..1."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ImageShape:
+        if self.minimum >= self.maximum:
+            raise ValueError(f"minimum ({self.minimum}) must be below maximum ({self.maximum})")
+        return self
+
+
+class TextShape(Section):
+    """What every text of the data set must look like, and how much of it the model sees."""
+
+    max_tokens: int = Field(ge=4, le=32768)
+    """Longer texts are cut after so many tokens, special ones included; how many were is reported."""
+    max_characters: int = Field(default=100_000, ge=1)
+    """A longer text is a broken record."""
+
+
+class ChatShape(Section):
+    """What every conversation must look like, and how much of it the model sees."""
+
+    max_tokens: int = Field(ge=16, le=32768)
+    """Tokens of one training row; longer conversations are cut there, and how many were is reported."""
+    max_characters: int = Field(default=1_000_000, ge=1)
+    """A longer conversation is a broken record."""
+
+
+class PublishedSplits(Section):
+    """Splits that the data set's authors made: `data.source` then holds only what is left."""
+
+    validation: str | None = None
+    """Source of the records that training is watched on, of the same form as `data.source`."""
+    test: str | None = None
+    """Source of the records that are held out for the evaluation and the gate."""
+
+
+class DataSection(Section):
+    """Which data, under which licence, with which labels. One of `image`, `text` and `chat` is there."""
+
+    source: str = Field(min_length=1)
+    """`builtin:digits`, or a file or folder relative to the project. Pictures: JSON lines, CSV, a folder
+    or zip of pictures by label. Text: JSON lines, CSV, TSV, or lines of `LABEL text`. Chat: JSON lines."""
+    published_splits: PublishedSplits = PublishedSplits()
+    """Records of the others that equal one of these are left out of training."""
+    licence: str = Field(min_length=1)
+    """Of the data, as an SPDX identifier where there is one; it stands on the model's card."""
+    labels: list[str] = Field(default_factory=list)
+    """Every legal label, in the order of the model's outputs; none for data without labels."""
+    image: ImageShape | None = None
+    """What every picture must look like; another shape is a broken record."""
+    text: TextShape | None = None
+    """What every text must look like."""
+    chat: ChatShape | None = None
+    """What every conversation must look like."""
+
+    @property
+    def kind(self) -> str:
+        """One of `KINDS`."""
+        return next(kind for kind in KINDS if getattr(self, kind) is not None)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> DataSection:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"labels repeat: {self.labels}")
+        if len(self.labels) == 1:
+            raise ValueError(f"one label, {self.labels[0]!r}, leaves nothing to tell apart")
+        return self
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> DataSection:
+        given = [kind for kind in KINDS if getattr(self, kind) is not None]
+        if len(given) != 1:
+            told = ", ".join(given) or "none"
+            raise ValueError(f"data needs exactly one of the sections {', '.join(KINDS)}, and has {told}")
+        return self
+
+
+class ContractSection(Section):
+    """When a data set is refused; below these bounds, bad rows go to quarantine."""
+
+    max_quarantined_fraction: float = Field(default=0.01, ge=0, le=1)
+    """Share of records that may break the contract; above it the data set is refused."""
+    min_rows: int = Field(default=100, ge=1)
+    """Good records of the whole set."""
+    min_rows_per_label: int = Field(default=10, ge=1)
+    """Fewer would leave a split without the label."""
+
+
+class SplitSection(Section):
+    """How records are divided; duplicates of one record always stay on one side."""
+
+    seed: Seed
+    """Another seed divides the records otherwise."""
+    validation: Fraction | None = None
+    """Share of the good records that training is watched on; not where its authors published that split."""
+    test: Fraction | None = None
+    """Share of the good records that are held out; not where its authors published that split."""
+    near_duplicate_distance: float = Field(default=0.06, ge=0, le=1)
+    """Root mean square pixel difference (fraction of the range) under which two pictures are one. Texts
+    are one when they differ in case, punctuation and spaces only."""
+
+    @model_validator(mode="after")
+    def _room_for_training(self) -> SplitSection:
+        if (self.validation or 0) + (self.test or 0) >= 0.9:
+            raise ValueError("validation and test together leave less than a tenth for training")
+        return self

@@ -1,0 +1,208 @@
+"""Text classification: one label a text.
+
+request-0001  "weather"  will it rain in oslo   →   train.tokens.npy [101, 2097, …, 102]   →   4 probabilities
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from recaster.core.files import read_json, write_json
+from recaster.data.token_shards import TokenShard, read_token_shard, write_token_shard
+from recaster.models.losses import LossSum, build_loss
+from recaster.models.open_models import OpenModel, TextClassifier, build_text_classifier
+from recaster.training.trainable import TrainingSet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+    from recaster.data.contract import RowRule
+    from recaster.recipe.schema import EvaluateSection, Recipe
+    from recaster.workloads.protocol import MetricFunction
+
+_BATCH_ROWS = 64
+_TOKENIZER = "tokenizer"
+"""Folder of the prepared data with the tokenizer's files."""
+
+
+class TextSet:
+    """One split of tokenized texts."""
+
+    uniform = False
+
+    def __init__(self, shard: TokenShard, *, padding: int) -> None:
+        self._shard, self._padding = shard, padding
+        self.lengths = shard.lengths
+
+    def __len__(self) -> int:
+        """Texts in the split."""
+        return len(self._shard.labels)
+
+    def ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """The ids of `rows`."""
+        return [self._shard.ids[row] for row in rows.tolist()]
+
+    def batch(self, rows: NDArray[np.int64], *, seed: int | None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Tokens `(rows, longest)`, filled up, and labels `(rows,)`."""
+        tokens = torch.from_numpy(self._shard.padded(rows, self._padding))
+        return tokens, torch.from_numpy(self._shard.labels[rows])
+
+
+class TextClassification:
+    """The workload; see `workloads.protocol.Workload` for what each part is for."""
+
+    kind = "text"
+    architectures = ("text-encoder",)
+    served_by = "pyfunc_text"
+
+    def facts(self, raw: Path) -> pd.DataFrame:
+        """Length and odd characters of each text."""
+        from recaster.data.contract import collect_facts
+        from recaster.data.contract_text import FACTS, describe_text
+
+        return collect_facts(raw, describe_text, FACTS)
+
+    def rules(self, recipe: Recipe) -> list[RowRule]:
+        """Readable, labelled, unique, neither blank nor endless."""
+        from recaster.data.contract_text import text_rules
+
+        return text_rules(recipe.data)
+
+    def prepare(
+        self, recipe: Recipe, raw: Path, accepted: NDArray[np.int64], base: Path | None, folder: Path
+    ) -> dict[str, Any]:
+        """Group equal texts, split, tokenize as the base does, write shards.
+
+        Without a base a tokenizer is trained on the training split. The held-out splits are in order
+        of length, so that evaluating them fills up little.
+        """
+        from recaster.data.packed import read_accepted
+        from recaster.data.split import divide_records, group_texts
+        from recaster.data.tokenizers import open_tokenizer, train_byte_pairs
+
+        records = read_accepted(raw, accepted)
+        texts = [record.text for record in records]
+        numbers = {label: number for number, label in enumerate(recipe.data.labels)}
+        labels = np.array([numbers[record.label] for record in records], dtype=np.int64)
+        groups = group_texts(texts)
+        splits, left_out = divide_records(labels, groups, [record.split for record in records], recipe.split)
+        if base is None:
+            train_byte_pairs(
+                [texts[row] for row in splits["train"].tolist()],
+                vocabulary=recipe.model.vocabulary,
+                folder=folder / _TOKENIZER,
+            )
+        tokenizer = open_tokenizer(base or folder / _TOKENIZER)
+        longest = recipe.data.text.max_tokens  # type: ignore[union-attr] # `kind` says it is there
+        truncated: dict[str, float] = {}
+        for name, rows in splits.items():
+            encoded = [tokenizer.encode(texts[row]) for row in rows.tolist()]
+            truncated[name] = float(np.mean([len(one) > longest for one in encoded])) if encoded else 0.0
+            cut = [tokenizer.truncate(one, longest) for one in encoded]
+            order = np.arange(len(rows))
+            if name != "train":
+                order = np.argsort([len(one) for one in cut], kind="stable")
+            write_token_shard(
+                folder,
+                name,
+                rows=[cut[row] for row in order.tolist()],
+                labels=labels[rows[order]],
+                ids=[records[row].id for row in rows[order].tolist()],
+            )
+        counts = {name: len(rows) for name, rows in splits.items()}
+        facts = {
+            "rows": counts,
+            "duplicates": len(groups) - len(set(groups.tolist())),
+            "left_out": left_out,
+            "truncated": truncated,
+        }
+        about = {"padding": tokenizer.padding, "vocabulary": tokenizer.size, "tokens": longest}
+        write_json(folder / "splits.json", {**facts, **about, "labels": recipe.data.labels})
+        return facts
+
+    def model_arguments(self, recipe: Recipe) -> dict[str, Any]:
+        """Labels, and the size of a model without a base."""
+        model = recipe.model
+        return {
+            "labels": recipe.data.labels,
+            "width": model.width,
+            "depth": model.depth,
+            "dropout": model.dropout,
+        }
+
+    def build_model(self, plan: dict[str, Any]) -> nn.Module:
+        """The base with a head for the recipe's labels, or a small encoder with fresh weights."""
+        about, arguments = read_json(Path(plan["prepared"]) / "splits.json"), plan["model_arguments"]
+        return build_text_classifier(
+            base=Path(plan["base"]) if plan["base"] else None,
+            labels=arguments["labels"],
+            padding=about["padding"],
+            scratch={**arguments, "vocabulary": about["vocabulary"], "tokens": about["tokens"]},
+        )
+
+    def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:  # noqa: ARG002
+        """The split's tokens, memory-mapped."""
+        padding = read_json(folder / "splits.json")["padding"]
+        return TextSet(read_token_shard(folder, split), padding=padding)
+
+    def build_loss(self, section: dict[str, Any], *, training: bool) -> LossSum:
+        """One of the losses of classification."""
+        return build_loss(section, training=training)
+
+    def correct(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Rows whose largest logit is the target's."""
+        return (logits.argmax(1) == targets).sum()
+
+    def export(self, plan: dict[str, Any], recipe: Recipe, weights: Path, folder: Path) -> None:
+        """A folder that transformers reads: weights, configuration, tokenizer."""
+        from recaster.customization.build import load_merged
+        from recaster.exporting.open_folder import write_open_folder
+
+        model = load_merged(self, plan, weights)
+        assert isinstance(model, OpenModel)  # noqa: S101
+        tokenizer = Path(plan["base"]) if plan["base"] else Path(plan["prepared"]) / _TOKENIZER
+        longest = recipe.data.text.max_tokens  # type: ignore[union-attr] # `kind` says it is there
+        write_open_folder(folder, network=model.network, tokenizer=tokenizer)
+        write_json(folder / "preprocessing.json", {"kind": self.kind, "max_tokens": longest})
+
+    @torch.no_grad()
+    def predict(
+        self, artifact: Path, prepared: Path, split: str
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Probabilities and targets of a split, in the shard's order."""
+        from transformers import AutoModelForSequenceClassification
+
+        shard, padding = read_token_shard(prepared, split), read_json(prepared / "splits.json")["padding"]
+        network = AutoModelForSequenceClassification.from_pretrained(artifact, dtype=torch.float32)
+        model, rows = TextClassifier(network, padding=padding).eval(), np.arange(len(shard.labels))
+        pieces = [
+            model(torch.from_numpy(shard.padded(rows[start : start + _BATCH_ROWS], padding))).softmax(1)
+            for start in range(0, len(rows), _BATCH_ROWS)
+        ]
+        probabilities = torch.cat(pieces).double().numpy()
+        return probabilities / probabilities.sum(1, keepdims=True), shard.labels
+
+    def metrics(self, section: EvaluateSection) -> Mapping[str, MetricFunction]:
+        """Those of classification."""
+        from recaster.evaluation.metrics import classification_metrics
+
+        return classification_metrics(section)
+
+    def report(
+        self, recipe: Recipe, predictions: NDArray[np.float64], targets: NDArray[np.int64], folder: Path
+    ) -> dict[str, Any]:
+        """Confusion and reliability, and a row a class."""
+        from recaster.evaluation.classification_report import report_classes
+
+        return report_classes(recipe, predictions, targets, folder)
+
+
+WORKLOAD = TextClassification()
