@@ -205,7 +205,7 @@ def _train(run_dir: Path, plan: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _train_rank(run_dir: Path) -> None:
     """One rank of the training, as `train_rank` has it, with a clock around it."""
-    from recaster.preflight.process_memory import peak_resident
+    from recaster.training.host_memory import peak_resident
     from recaster.training.rank import Run, join_training
 
     plan = json.loads((run_dir / "plan.json").read_text())

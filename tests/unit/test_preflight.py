@@ -44,6 +44,7 @@ def _found(**changes: Any) -> dict[str, Any]:
             "steps": 8,
             "micro_batch_size": None,
             "step_guess": 0.5,
+            "validation_rows": 50,
         },
         "step_share": 1.5,
         "validation_share": 2.0,
@@ -73,12 +74,13 @@ def _found(**changes: Any) -> dict[str, Any]:
         },
         "steps": 50,
         "validation_rows": 100,
+        "validation_pass": 50,
         "share": 16,
         "size": 16,
         "work": {"step": 120.0, "pass": 160},
         "rungs": [
-            {"rows": 1, "seconds": 0.03, "peak": _peak(310)},
-            {"rows": 4, "seconds": 0.12, "peak": _peak(340)},
+            {"rows": 1, "seconds": 0.03, "peak": _peak(310), "validation_peak": _peak(202)},
+            {"rows": 4, "seconds": 0.12, "peak": _peak(340), "validation_peak": _peak(208)},
         ],
         "miniature": miniature,
         **changes,
@@ -117,6 +119,12 @@ def test_memory_of_a_pass_that_was_not_tried_grows_from_the_one_that_was() -> No
     assert predict_memory([alone], 16).resident == (340 + 120 + 60) * MIB  # and two copies of a checkpoint
 
 
+def test_memory_of_validation_counts_where_it_is_more() -> None:
+    alone = {key: value for key, value in _found(validation_pass=500).items() if key != "miniature"}
+    assert predict_memory([alone], 16).resident == (208 + 2 * 496 + 60) * MIB
+    assert predict_memory([alone], 8).resident == (340 + 40 + 60) * MIB  # validated by eight as well
+
+
 def test_time_of_all_steps_validations_and_saves() -> None:
     duration = predict_duration(_found(), TRAIN)
     assert (duration.steps, duration.validations, duration.saves) == (50, 3, 3)
@@ -148,9 +156,13 @@ def test_a_pass_that_does_not_fit_is_refused_with_one_that_does() -> None:
 
 
 def test_memory_that_ran_out_is_refused_whatever_was_predicted() -> None:
-    forecast = _forecast(_found(out_of_memory="the kernel ended the process"))
-    assert forecast.fitting == 8
-    assert "the kernel ended the process" in str(forecast.refusals()[0])
+    ran_out = {"rows": 16, "reason": "the kernel ended the process"}
+    alone = {key: value for key, value in _found(ran_out=ran_out).items() if key != "miniature"}
+    assert _forecast(alone).fitting == 8
+    assert "the kernel ended the process" in str(_forecast(alone).refusals()[0])
+    miniature = _found()["miniature"]
+    smaller = miniature | {"extent": miniature["extent"] | {"micro_batch_size": 2}}
+    assert _forecast(_found(ran_out=ran_out, miniature=smaller)).fitting == 2
 
 
 def test_too_little_disk_is_refused_with_what_would_fit() -> None:
@@ -178,7 +190,8 @@ _READ = """
 import json, mmap, resource, sys
 import numpy as np
 from recaster.preflight.limits import read_memory_limits
-from recaster.preflight.process_memory import mapped_files, peak_resident, reset_peak
+from recaster.preflight.process_memory import mapped_files, reset_peak
+from recaster.training.host_memory import peak_resident
 
 block = np.ones(64 * 2**20, dtype=np.uint8)
 held = peak_resident()

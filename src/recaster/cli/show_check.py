@@ -37,8 +37,9 @@ def _data_rows(value: dict[str, Any]) -> list[tuple[str, str, str]]:
         examples = "".join(f"; {one} = {other}" for one, other in found["examples"])
         told = f"and {found['near']} near copies of {found['looked_at']} looked at{examples}"
         rows.append((f"{second} records also in {first}", str(found["exact"]), told))
-    for split, share in value.get("truncated", {}).items():
-        rows.append((f"texts of {split} that are cut", f"{share:.1%}", "longer than the recipe's max_tokens"))
+    if cut := value.get("truncated"):
+        told = ", ".join(f"{split} {share:.1%}" for split, share in sorted(cut.items(), reverse=True))
+        rows.append(("texts that are cut", told, "longer than the recipe's max_tokens"))
     return rows
 
 
@@ -51,7 +52,7 @@ def _forecast_rows(forecast: dict[str, Any]) -> list[tuple[str, str, str]]:
         rows += [*_memory_rows(forecast), *_time_rows(forecast)]
     disk = forecast["disk"]
     parts = (
-        f"{disk['checkpoints']} checkpoints of {_bytes(disk['checkpoint'])}, weights {disk['copies']} times"
+        f"{disk['checkpoints']} checkpoints of {_bytes(disk['checkpoint'])}, the model {disk['copies']} times"
     )
     rows.append(("disk", _bytes(disk["needed"]), f"{_bytes(disk['free'])} free; {parts}"))
     return rows

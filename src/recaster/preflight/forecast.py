@@ -143,7 +143,7 @@ def make_forecast(
     """
     first = found[0]
     measured = all(rank["rungs"] or "miniature" in rank for rank in found)
-    ran_out = next((rank["out_of_memory"] for rank in found if "out_of_memory" in rank), "")
+    ran_out = next((rank["ran_out"]["reason"] for rank in found if "ran_out" in rank), "")
     bounds = _tightest_of_each(limits, found)
     state, keep = first["state"], plan["train"]["keep_checkpoints"]
     stages = first["miniature"]["stages"] if "miniature" in first else None
@@ -152,7 +152,7 @@ def make_forecast(
         ranks=plan["distributed"]["ranks"],
         memory=predict_memory(found, first["size"]) if measured else None,
         limits=bounds,
-        fitting=_find_fitting(found, bounds, ran_out=bool(ran_out)) if measured else first["size"],
+        fitting=_find_fitting(found, bounds) if measured or ran_out else first["size"],
         duration=predict_duration(first, plan["train"], features_seconds=features_seconds)
         if measured
         else None,
@@ -177,15 +177,18 @@ def _tightest_of_each(limits: Sequence[MemoryLimit], found: Sequence[Found]) -> 
     return [limit for of in (RESIDENT, ADDRESS_SPACE, DEVICE) if (limit := tightest(known, of))]
 
 
-def _find_fitting(found: Sequence[Found], limits: Sequence[MemoryLimit], *, ran_out: bool) -> int:
+def _find_fitting(found: Sequence[Found], limits: Sequence[MemoryLimit]) -> int:
     def fits(rows: int, share: float) -> bool:
         memory = predict_memory(found, rows)
         return all(memory.under(limit.of) <= share * limit.bytes for limit in limits)
 
     size = int(found[0]["size"])
-    if not ran_out and fits(size, 1.0):
+    failed = [int(rank["ran_out"]["rows"]) for rank in found if "ran_out" in rank]
+    if failed and "miniature" in found[0]:  # of smaller passes, which did not run out
+        return int(found[0]["miniature"]["extent"]["micro_batch_size"])
+    if not failed and fits(size, 1.0):
         return size
-    return largest_power(size, lambda rows: fits(rows, _FILLED))
+    return largest_power(min([size, *failed]), lambda rows: fits(rows, _FILLED))
 
 
 def _mib(value: float) -> str:

@@ -31,8 +31,8 @@ def probe(
 ) -> list[dict[str, Any]]:
     """Let this host's ranks train `plan` in miniature in `folder`, which is removed; return what each found.
 
-    A rank that the kernel ended for want of memory, or that took too long, leaves what it found before:
-    nothing at all where it was not ready for a step.
+    Where memory runs out a smaller pass is tried, as long as there is time. A rank that the kernel ended for
+    want of memory, or that took too long, leaves what it found before.
 
     Args:
         seconds: of wall time, from now.
@@ -42,7 +42,26 @@ def probe(
         ResourceError: memory does not hold the model.
         TrainingError: a rank ended without a reason, or was not ready in time.
     """
-    ends_at = time.time() + seconds
+    started = time.time()
+    ends_at = started + seconds
+    first = found = _probe_once(folder, plan, limits, ends_at)
+    took = time.time() - started
+    while (rows := _halved(found)) and time.time() + took < ends_at:
+        smaller = {**plan, "train": {**plan["train"], "micro_batch_size": rows}}
+        found = _probe_once(folder, smaller, limits, ends_at)
+    if found is first or not all("miniature" in rank for rank in found):
+        return first
+    return [{**one, "miniature": other["miniature"]} for one, other in zip(first, found, strict=True)]
+
+
+def _halved(found: list[dict[str, Any]]) -> int:
+    """Half of the rows for which memory ran out; 0 where it did not, or with one row."""
+    return min((rank["ran_out"]["rows"] // 2 for rank in found if "ran_out" in rank), default=0)
+
+
+def _probe_once(
+    folder: Path, plan: dict[str, Any], limits: list[MemoryLimit], ends_at: float
+) -> list[dict[str, Any]]:
     resident, addresses = tightest(limits, RESIDENT), tightest(limits, ADDRESS_SPACE)
     try:
         write_json(folder / PLAN, plan)
@@ -56,12 +75,15 @@ def probe(
         )
         codes, killed = _run_ranks(folder, plan["distributed"], ends_at + _GRACE_SECONDS)
         raise_failure(folder)
-        _raise_crash(folder, codes)
         found = [read_json(path) for path in sorted(folder.glob("probe-*.json"))]
+        if killed and found:
+            ran_out = {"rows": found[0]["size"], "reason": "the kernel ended the process"}
+            found[0].setdefault("ran_out", ran_out)
+        if not any("ran_out" in rank for rank in found):
+            _raise_crash(folder, codes)
         if not found:
-            raise _not_built(killed=killed, seconds=seconds)
-        reason = {"out_of_memory": "the kernel ended the process"} if killed else {}
-        return [{**rank, **reason} for rank in found]
+            raise _not_built(killed=killed)
+        return found
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -138,7 +160,7 @@ def _raise_crash(folder: Path, codes: list[int]) -> None:
         )
 
 
-def _not_built(*, killed: bool, seconds: float) -> RecasterError:
+def _not_built(*, killed: bool) -> RecasterError:
     if killed:
         return ResourceError(
             "Too little memory for this model; no step was taken.",
@@ -149,6 +171,5 @@ def _not_built(*, killed: bool, seconds: float) -> RecasterError:
     return TrainingError(
         "The model was not ready in the time that a check may take.",
         where="recaster check",
-        value=f"{seconds:.0f} s",
         repair="check again when the machine is less busy; `recaster run` does not depend on it",
     )

@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from recaster.distributed.mesh import Mesh
+from recaster.distributed.mesh import Mesh, sum_over_ranks
 from recaster.preflight.excerpt import (
     EpochWork,
     Excerpt,
@@ -26,19 +26,20 @@ from recaster.preflight.excerpt import (
     pick_longest,
     pick_steps,
 )
-from recaster.preflight.process_memory import peak_address_space, peak_resident, reset_peak
+from recaster.preflight.process_memory import peak_address_space, reset_peak
 from recaster.training.feed import Feed
-from recaster.training.host_memory import give_back_memory
+from recaster.training.host_memory import give_back_memory, peak_resident
 from recaster.training.loop import TrainState, train_steps
 from recaster.training.micro_batches import cut_rows
 from recaster.training.rank import Run
-from recaster.training.records import VALIDATION_ROWS
+from recaster.training.records import VALIDATION_ROWS, measure_validation
 from recaster.training.sampler import Sampler
 from recaster.training.trainable import TrainingSet
 
 EPOCHS = 2
 """Of a miniature: the second finds memory as the first has left it."""
-_RUNG_STEPS = 3
+_RUNG_STEPS, _RUNG_SECONDS = 3, 2.0
+"""A rung ends after so many steps, or after so long a time with two."""
 _SEED = 0
 
 
@@ -62,6 +63,9 @@ class Rung:
     seconds: float
     """Of one step."""
     peak: Peak
+    """Of the steps."""
+    validation_peak: Peak
+    """Of validating as many rows together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +121,10 @@ class MiniatureRun(Run):
                 next(batches)
             yield
 
+    def agree(self, value: float) -> float:
+        """The mean of the ranks' values: each decides the same by it."""
+        return sum_over_ranks([value], self.mesh)[0] / self.mesh.world
+
     def climb(self, rows: int) -> Rung:
         """Take a few steps of one pass of `rows` rows; the weights stay as they are."""
         together = rows * self.mesh.data_ranks
@@ -134,16 +142,35 @@ class MiniatureRun(Run):
             seed=_SEED,
         )
         begin_peak(self.mesh)
-        ends = []
+        ends = [time.perf_counter()]
         with closing(loop) as reports:
-            for _ in reports:
+            for report in reports:
                 wait_for(self.mesh)
                 ends.append(time.perf_counter())
+                if report.step > 1 and self.agree(ends[-1] - ends[0]) > _RUNG_SECONDS:
+                    break
+        peak = read_peak(self.mesh)
         return Rung(
             rows=rows,
-            seconds=float(min(np.diff(ends))),
-            peak=read_peak(self.mesh),
+            seconds=float(min(np.diff(ends)[1:])),  # the first step makes the moments
+            peak=peak,
+            validation_peak=self._validate(rows),
         )
+
+    def _validate(self, rows: int) -> Peak:
+        """What one pass of validation over `rows` rows takes."""
+        count = min(len(self.validation), rows * self.mesh.data_ranks)
+        chosen = pick_longest(self.validation.lengths, rows=len(self.validation), count=count)
+        begin_peak(self.mesh)
+        measure_validation(
+            self.strategy,
+            Excerpt(self.validation, chosen),
+            mesh=self.mesh,
+            micro_batch_size=rows,
+            loss_sum=self.workload.build_loss(self.train_section["loss"], training=False),
+            correct=self.workload.correct,
+        )
+        return read_peak(self.mesh)
 
     def shorten(self, extent: Extent) -> None:
         """Make `train` a miniature of itself."""

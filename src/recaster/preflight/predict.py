@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from recaster.preflight.growth import fit_growth
+from recaster.preflight.limits import ADDRESS_SPACE, DEVICE, RESIDENT
 
 Found = Mapping[str, Any]
 """What one rank of a probe left: see `preflight.probe`."""
+_KINDS = (RESIDENT, ADDRESS_SPACE, DEVICE)
 _SAVING_COPIES = 2
 """Of a checkpoint, in memory while it is written, where no miniature has shown it."""
 
@@ -33,7 +35,7 @@ class Memory:
 
     def under(self, of: str) -> int:
         """What a limit `of` one kind of memory bounds."""
-        return self.resident - self.mapped if of == "resident" else int(getattr(self, of))
+        return self.resident - self.mapped if of == RESIDENT else int(getattr(self, of))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,30 +77,40 @@ class Duration:
 def predict_memory(found: Sequence[Found], rows: int) -> Memory:
     """The peak of the rank that takes most, with passes of `rows` rows."""
     mapped = max(rank["miniature"]["mapped"]["size"] if "miniature" in rank else 0 for rank in found)
-    kinds = {
-        kind: math.ceil(max(_peak(rank, kind, rows) for rank in found))
-        for kind in ("resident", "address_space", "device")
-    }
+    kinds = {kind: math.ceil(max(predict_peak(rank, kind, rows) for rank in found)) for kind in _KINDS}
     return Memory(mapped=mapped, **kinds)
 
 
-def _peak(found: Found, kind: str, rows: int) -> float:
-    built: float = found["built"][kind]
-    points = [(0, built), *((rung["rows"], rung["peak"][kind]) for rung in found["rungs"])]
-    line = fit_growth(points) if found["rungs"] else lambda _: built
+def predict_peak(found: Found, kind: str, rows: int) -> float:
+    """The peak of one rank with passes of `rows` rows, bytes of one `kind` of memory."""
+    reached = _grow(found, kind, rows, validation=_validation_pass(found, rows))
     if "miniature" not in found:
         saved = _SAVING_COPIES * float(found["state"]["checkpoint_bytes"])
-        return line(rows) + (0.0 if kind == "device" else saved)
+        return reached + (0.0 if kind == DEVICE else saved)
     miniature = found["miniature"]
-    reached: float = miniature["peak"][kind] + line(rows) - line(size_of(found))
-    mapped = miniature["mapped"]
-    untouched = float(mapped["size"] - mapped["resident"]) if kind == "resident" else 0.0
-    return max(built, reached) + untouched
+    extent, mapped = miniature["extent"], miniature["mapped"]
+    size = int(extent["micro_batch_size"] or found["share"])
+    tried = min(extent["validation_rows"], _validation_pass(found, size))
+    more = reached - _grow(found, kind, size, validation=tried)
+    untouched = mapped["size"] - mapped["resident"] if kind == RESIDENT else 0
+    built, peak = float(found["built"][kind]), float(miniature["peak"][kind])
+    return max(built, peak + more) + untouched
 
 
-def size_of(found: Found) -> int:
-    """Rows of the miniature's passes."""
-    return int(found["miniature"]["extent"]["micro_batch_size"] or found["share"])
+def _grow(found: Found, kind: str, rows: int, *, validation: int) -> float:
+    """What steps with passes of `rows` rows take, or validation by `validation` rows where that is more."""
+    built = (0, float(found["built"][kind]))
+    if not found["rungs"]:
+        return built[1]
+    steps = fit_growth([built, *((rung["rows"], rung["peak"][kind]) for rung in found["rungs"])])
+    seen = fit_growth([built, *((rung["rows"], rung["validation_peak"][kind]) for rung in found["rungs"])])
+    return max(steps(rows), seen(validation))
+
+
+def _validation_pass(found: Found, rows: int) -> int:
+    """Rows that a rank validates together where a pass has `rows` rows."""
+    whole = int(found["validation_pass"])
+    return whole if rows == found["size"] else min(rows, whole)
 
 
 def predict_duration(found: Found, train: Mapping[str, Any], *, features_seconds: float = 0.0) -> Duration:

@@ -9,8 +9,8 @@ training in miniature at the largest size that it may use.
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ from typing import Any
 import torch
 
 from recaster.core.files import free_bytes, read_json, write_json
-from recaster.distributed.mesh import Mesh, sum_over_ranks
+from recaster.distributed.mesh import Mesh
 from recaster.preflight.growth import fit_growth, largest_power
-from recaster.preflight.miniature import EPOCHS, Extent, MiniatureRun, Peak, Rung, begin_peak, read_peak
+from recaster.preflight.limits import ADDRESS_SPACE, DEVICE, RESIDENT
+from recaster.preflight.miniature import EPOCHS, Extent, MiniatureRun, Rung, begin_peak, read_peak
+from recaster.preflight.predict import predict_peak
 from recaster.preflight.process_memory import mapped_files
 from recaster.preflight.stages import read_stages
 from recaster.training.memory_limit import is_out_of_memory
@@ -37,8 +39,6 @@ _FEWEST_STEPS, _BLIND_STEPS, _PASSES, _RECORDS = 2, 4, 2, 8
 """Of the miniature: fewest steps, those where nothing is known of their time, most passes in a step, most
 records."""
 _SHARDS = ".npy"
-_SAVING_COPIES = 2
-"""A checkpoint in writing is in memory as tensors and as the file's bytes."""
 _FORWARD_SHARE = 0.4
 """Of a pass's time that its forward takes at most."""
 _VALIDATING_SECONDS = 3.0
@@ -83,17 +83,21 @@ class _Probe:
     ) -> None:
         self._run, self._mesh, self._allowance = run, run.mesh, allowance
         self._size, self._share = size, share
-        self._built = read_peak(run.mesh)
         self._rungs: list[Rung] = []
+        self._rung = 1
         self._found: dict[str, Any] = {
             "device": run.mesh.device.type,
             "device_bytes": _free_on_device(run.mesh),
             "start_seconds": time.time() - started,
-            "built": asdict(self._built),
+            "built": asdict(read_peak(run.mesh)),
             "state": asdict(run.state_size),
             "steps": run.steps,
             "steps_per_epoch": run.sampler.steps_per_epoch,
             "validation_rows": len(run.validation),
+            "validation_pass": min(
+                run.validation_pass(run.train_section["micro_batch_size"]),
+                math.ceil(len(run.validation) / run.mesh.data_ranks),
+            ),
             "work": {"step": float(run.work.steps.mean()), "pass": int(run.work.largest.max())},
             "share": share,
             "size": size,
@@ -103,23 +107,27 @@ class _Probe:
 
     def run(self) -> None:
         """Climb, then train in miniature."""
+        # A pipeline's schedule was made for passes of one size.
+        size = self._size if self._run.strategy.passes else 0
         try:
-            # A pipeline's schedule was made for passes of one size.
-            size = self._size if self._run.strategy.passes else self._climb()
+            size = size or self._climb()
             extent = self._plan_extent(size) if size else None
             if extent:
                 self._train_in_miniature(extent)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            self._found["out_of_memory"] = str(error).partition("\n")[0] or type(error).__name__
+            self._found["ran_out"] = {"rows": size or self._rung, "reason": _first_line(error)}
             self._tell()
+            # Not by returning: the way out would wait for ranks that wait for this one.
+            os._exit(os.EX_TEMPFAIL)
 
     def _climb(self) -> int:
         """The size of the passes that the miniature may use; 0 for none."""
         for rows in sorted({max(1, self._size // times) for times in _RUNGS}):
             if self._rungs and not self._has_room(rows, steps=3):
                 break
+            self._rung = rows
             self._rungs.append(self._run.climb(rows))
             self._found["rungs"] = [asdict(rung) for rung in self._rungs]
             self._tell()
@@ -129,22 +137,15 @@ class _Probe:
 
     def _has_room(self, rows: int, *, steps: int) -> bool:
         """Whether memory and time allow passes of `rows` rows; the same answer on all ranks."""
-        allowed = self._allowance
-        saved = _SAVING_COPIES * self._run.state_size.checkpoint_bytes
-        bounds = (
-            (allowed.resident_bytes, lambda peak: peak.resident, saved),
-            (allowed.address_space_bytes, lambda peak: peak.address_space, saved),
-            (self._found["device_bytes"], lambda peak: peak.device, 0),
+        bounds = {
+            RESIDENT: self._allowance.resident_bytes,
+            ADDRESS_SPACE: self._allowance.address_space_bytes,
+            DEVICE: self._found["device_bytes"],
+        }
+        fits = time.time() + steps * self._pass_seconds(rows) < self._allowance.ends_at and all(
+            limit is None or predict_peak(self._found, kind, rows) < limit for kind, limit in bounds.items()
         )
-        fits = time.time() + steps * self._pass_seconds(rows) < allowed.ends_at and all(
-            limit is None or self._expect(read, rows) + more < limit for limit, read, more in bounds
-        )
-        return sum_over_ranks([float(fits)], self._mesh)[0] == self._mesh.world
-
-    def _expect(self, read: Callable[[Peak], int], rows: int) -> float:
-        return fit_growth([(0, read(self._built)), *((rung.rows, read(rung.peak)) for rung in self._rungs)])(
-            rows
-        )
+        return self._run.agree(float(fits)) == 1.0
 
     def _pass_seconds(self, rows: int) -> float:
         """Of a step of one pass; 0 where nothing was measured."""
@@ -155,16 +156,16 @@ class _Probe:
     def _plan_extent(self, size: int) -> Extent | None:
         """How long a miniature there is time for; None when for none."""
         run, train = self._run, self._run.train_section
-        one = self._pass_seconds(size)
+        one = run.agree(self._pass_seconds(size))
         whole = bool(run.strategy.passes) or math.ceil(self._share / size) <= _PASSES
         rows = self._share if whole else _PASSES * size
         # Passes are as heavy as the heaviest on the rungs, and mostly lighter.
         guess = one * self._found["work"]["step"] / self._found["work"]["pass"] * rows / self._share
         guess *= self._size / size
         saving = 2 * run.state_size.checkpoint_bytes / _SAVING_BYTES_PER_SECOND
-        left = self._agree(self._allowance.ends_at - time.time() - saving)
+        left = run.agree(self._allowance.ends_at - time.time() - saving)
         room = free_bytes(run.run_dir) > 3 * run.state_size.checkpoint_bytes
-        if left < _FEWEST_STEPS * guess or self._agree(float(room)) < 1:
+        if left < _FEWEST_STEPS * guess or run.agree(float(room)) < 1:
             return None
         steps = int(min(_STEPPING_SECONDS, left) / guess) if guess else _BLIND_STEPS
         steps, record_every = _round_steps(min(steps, _MOST_STEPS))
@@ -184,10 +185,6 @@ class _Probe:
         if row_seconds:
             rows = min(rows, max(1, int(_VALIDATING_SECONDS / (_FORWARD_SHARE * row_seconds))))
         return min(len(self._run.validation), rows * self._mesh.data_ranks)
-
-    def _agree(self, value: float) -> float:
-        """The mean of the ranks' values, the same on all."""
-        return sum_over_ranks([value], self._mesh)[0] / self._mesh.world
 
     def _train_in_miniature(self, extent: Extent) -> None:
         run, whole, batch_size = self._run, self._run.work, self._run.train_section["batch_size"]
@@ -219,6 +216,10 @@ class _Probe:
 def result_name(rank: int) -> str:
     """The file in which `rank` leaves what it found."""
     return f"probe-{rank:05d}.json"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _round_steps(steps: int) -> tuple[int, int]:

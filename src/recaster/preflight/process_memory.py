@@ -6,7 +6,6 @@ address space  bytes it has addresses for; what `ulimit -v` bounds
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,18 +24,15 @@ class MappedFiles:
 
 
 def reset_peak() -> None:
-    """Let `peak_resident` begin again from what is resident now."""
+    """Let `host_memory.peak_resident` begin again from what is resident now."""
     (_SELF / "clear_refs").write_text("5")
-
-
-def peak_resident() -> int:
-    """The most bytes that were resident at once; `getrusage` would also count the parent before exec."""
-    return _status("VmHWM")
 
 
 def peak_address_space() -> int:
     """The most bytes of address space that were taken at once."""
-    return _status("VmPeak")
+    lines = (_SELF / "status").read_text().splitlines()
+    (peak,) = (line.split()[1] for line in lines if line.startswith("VmPeak:"))
+    return int(peak) * _KIB
 
 
 def mapped_files(suffix: str) -> MappedFiles:
@@ -57,12 +53,3 @@ def mapped_files(suffix: str) -> MappedFiles:
 def volunteer_for_killing() -> None:
     """Be the first process that the kernel ends when the host runs out of memory."""
     (_SELF / "oom_score_adj").write_text("1000")
-
-
-def _status(key: str) -> int:
-    (value,) = (line.split()[1] for line in _lines() if line.startswith(f"{key}:"))
-    return int(value) * _KIB
-
-
-def _lines() -> Iterator[str]:
-    yield from (_SELF / "status").read_text().splitlines()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import importlib
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -33,7 +32,7 @@ from recaster.training.averaging import WeightAverage
 from recaster.training.checkpoint import Saved, load_memory, load_newest_checkpoint, read_weights
 from recaster.training.disk_need import measure_state, require_room
 from recaster.training.feed import Feed
-from recaster.training.host_memory import give_back_memory, keep_freed_memory
+from recaster.training.host_memory import give_back_memory, keep_freed_memory, peak_resident
 from recaster.training.journal import JOURNAL, open_journal, read_journal, write_record
 from recaster.training.loop import StepReport, TrainState, check_finite, train_steps
 from recaster.training.memory_limit import memory_limit
@@ -346,7 +345,7 @@ def _peak_memory_mib(mesh: Mesh) -> float:
     """The most memory this rank held since its start: on its GPU, else of its process."""
     if mesh.device.type == "cuda":
         return round(torch.cuda.max_memory_reserved() / 2**20, 1)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+    return round(peak_resident() / 2**20, 1)
 
 
 def _validations(journal: Path, *, up_to: int) -> list[dict[str, Any]]:
