@@ -139,7 +139,7 @@ class Run:
 
     def _build_model(self) -> None:
         train = self.train_section
-        model = build_customized(self.workload, self.plan)
+        model = build_customized(self.workload, self.plan, say=_say if self.mesh.rank == 0 else None)
         layers = list_layers(model)
         prepare_model(model, train)
         section = self.plan["distributed"]
@@ -331,6 +331,10 @@ def _validations(journal: Path, *, up_to: int) -> list[dict[str, Any]]:
         for record in read_journal(journal)
         if record["kind"] == "validation" and record["step"] <= up_to
     ]
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"model: {message}\n")
 
 
 def _warn(message: str) -> None:
