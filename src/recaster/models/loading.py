@@ -57,7 +57,10 @@ def read_state(folder: Path) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_state(
-    network: nn.Module, state: Mapping[str, Tensor], *, rename: Callable[[str], str | None] = lambda name: name
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    rename: Callable[[str], str | None] = lambda name: name,
 ) -> LoadReport:
     """Copy into `network` each tensor of `state` that fits in name and shape; the rest stays as built.
 

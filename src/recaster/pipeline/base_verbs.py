@@ -35,9 +35,7 @@ def fetch_cast_base(cast: Cast, reporter: Reporter) -> StepResult | None:
     model, accepted = cast.recipe.model, cast.recipe.accept_licences
     if model.from_scratch:
         return None
-    return fetch_base(
-        cast.settings, model.base, licence=model.licence, accepted=accepted, reporter=reporter
-    )
+    return fetch_base(cast.settings, model.base, licence=model.licence, accepted=accepted, reporter=reporter)
 
 
 def find_base(cast: Cast, *, needed: bool = True) -> StepResult | None:
