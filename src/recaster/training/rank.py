@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import gc
 import importlib
+import resource
 import sys
+import time
 from contextlib import closing, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -137,7 +139,7 @@ class Run:
 
     def _build_model(self) -> None:
         train = self.train_section
-        model = build_customized(self.workload, self.plan)
+        model = build_customized(self.workload, self.plan, say=_say if self.mesh.rank == 0 else None)
         layers = list_layers(model)
         prepare_model(model, train)
         section = self.plan["distributed"]
@@ -306,6 +308,8 @@ class Run:
             "weights_sha256": hash_file(weights),
             "parameters": sum(value.numel() for value in parameters),
             "trained_parameters": sum(value.numel() for value in parameters if value.requires_grad),
+            "cpu_seconds": round(time.process_time(), 2),  # of this process: since the last start
+            "peak_memory_mib": _peak_memory_mib(self.mesh),
             "ranks": self.mesh.world,
             "device": self.mesh.device.type,
             "torch": torch.__version__,
@@ -314,12 +318,23 @@ class Run:
         write_json(self.run_dir / RESULT, result)
 
 
+def _peak_memory_mib(mesh: Mesh) -> float:
+    """The most memory this rank held since its start: on its GPU, else of its process."""
+    if mesh.device.type == "cuda":
+        return round(torch.cuda.max_memory_reserved() / 2**20, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
 def _validations(journal: Path, *, up_to: int) -> list[dict[str, Any]]:
     return [
         record
         for record in read_journal(journal)
         if record["kind"] == "validation" and record["step"] <= up_to
     ]
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"model: {message}\n")
 
 
 def _warn(message: str) -> None:
