@@ -45,10 +45,15 @@ class Hub:
             path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()
         )
         siblings = [self._describe(name) for name in names]
+        names_of_it = {"_id": "0", "id": self.repository, "modelId": self.repository, "sha": self.commit}
         return {
-            "_id": "0", "id": self.repository, "modelId": self.repository, "sha": self.commit, "private": False,
-            "gated": False, "tags": [], "cardData": card, "siblings": siblings,
-        }  # fmt: skip
+            **names_of_it,
+            "private": False,
+            "gated": False,
+            "tags": [],
+            "cardData": card,
+            "siblings": siblings,
+        }
 
     def _describe(self, name: str) -> dict[str, Any]:
         content = (self.folder / name).read_bytes()
@@ -92,7 +97,7 @@ class _Answer(BaseHTTPRequestHandler):
         else:
             self._refuse("EntryNotFound")
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815 - http.server looks for this name
 
     def _list(self, repository: str, revision: str) -> None:
         if repository != self.hub.repository:
@@ -157,7 +162,7 @@ class _Answer(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's signature
         """Say nothing on the terminal."""
 
 

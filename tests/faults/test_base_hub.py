@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,7 +29,8 @@ quiet_dependencies()
 accepted = sys.argv[3:] or None
 try:
     done = fetch_base(
-        find_settings(Path(sys.argv[1])), sys.argv[2], licence=None, accepted=accepted, reporter=SilentReporter()
+        find_settings(Path(sys.argv[1])), sys.argv[2], licence=None, accepted=accepted,
+        reporter=SilentReporter(),
     )
 except RecasterError as error:
     print(error, file=sys.stderr)
@@ -56,8 +56,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def hub(published: Path) -> Iterator[Hub]:
-    yield Hub(published, repository=REPOSITORY, commit=COMMIT, licence="apache-2.0")
+def hub(published: Path) -> Hub:
+    return Hub(published, repository=REPOSITORY, commit=COMMIT, licence="apache-2.0")
 
 
 def start_fetch(project: Path, address: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
@@ -92,7 +92,7 @@ def test_a_cut_download_goes_on_where_it_was(hub: Hub, tmp_path: Path) -> None:
         assert code == 0, told
     assert first["model.safetensors"] == 15 * 2**20
     assert hub.served["model.safetensors"] == size - kept
-    assert [line for line in hub.requests if "/lfs/" in line][0].endswith(f"bytes={kept}-")
+    assert next(line for line in hub.requests if "/lfs/" in line).endswith(f"bytes={kept}-")
     assert not any("/api/" in line for line in hub.requests), "the listing of a commit is kept"
     assert {"pytorch_model.bin", "modeling_tiny.py"}.isdisjoint(first | hub.served)
     fetched = Path(facts["folder"], "model.safetensors")

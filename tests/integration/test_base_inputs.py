@@ -306,7 +306,7 @@ def test_an_archive_that_lies_about_its_sizes(tmp_path: Path) -> None:
     false, true = struct.pack("<L", 4 << 10), struct.pack("<L", 4 << 20)
     assert content.count(true) == 2
     archive.write_bytes(bytes(content).replace(true, false))
-    with pytest.raises(BaseModelError, match="damaged|declares"):
+    with pytest.raises(BaseModelError, match=r"damaged|declares"):
         unpack(archive, "pkg", tmp_path / "out", choose=list)
     assert sum(path.stat().st_size for path in (tmp_path / "out").rglob("*")) <= 4 << 10
 

@@ -132,7 +132,9 @@ def _ask(reference: Reference) -> Listing:
 
     info = HfApi().model_info(reference.name, revision=reference.revision, files_metadata=True)
     card: Any = info.card_data
-    licence = str((card.license if card else None) or "").strip()
+    named = (card.license if card else None) or ""
+    # Several licences at once: all of them bind.
+    licence = " AND ".join(map(str, named)) if isinstance(named, list) else str(named).strip()
     if not info.sha or not re.fullmatch(r"[0-9a-f]{40}", info.sha):
         raise ServiceError(
             "The hub's answer names no commit.",
