@@ -148,6 +148,12 @@ def _bring_folder(
     reference: Reference, folder: Path, downloads: Path, *, offline: bool, say: Callable[[str], None]
 ) -> _Raw:
     del folder, downloads, offline, say
+    if reference.kind == "models" and reference.folder is None:
+        raise RecipeError(
+            "Where the registered model's files are was not said.",
+            where=reference.text,
+            repair="give its folder (`Reference.at`), or write path: and the folder of its exported artifact",
+        )
     place = reference.folder or Path(reference.name)
     if not place.is_dir():
         raise RecipeError(
