@@ -19,7 +19,7 @@ REPOSITORY, COMMIT = "some-org/tiny-bert", "0123456789abcdef0123456789abcdef0123
 PINNED = f"hf:{REPOSITORY}@{COMMIT}"
 _FLOATS = 6_000_000  # 24 MB: huggingface_hub writes in blocks of 10 MB, so that a cut leaves whole ones
 FETCH = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 from recaster.core.errors import RecasterError
 from recaster.core.progress import SilentReporter
@@ -27,10 +27,11 @@ from recaster.core.settings import find_settings, quiet_dependencies
 from recaster.pipeline.base_verbs import fetch_base
 quiet_dependencies()
 accepted = sys.argv[3:] or None
+refresh = "refresh" in os.environ
 try:
     done = fetch_base(
         find_settings(Path(sys.argv[1])), sys.argv[2], licence=None, accepted=accepted,
-        reporter=SilentReporter(),
+        refresh=refresh, reporter=SilentReporter(),
     )
 except RecasterError as error:
     print(error, file=sys.stderr)
@@ -116,6 +117,18 @@ def test_offline_uses_what_is_cached_and_asks_nobody(hub: Hub, tmp_path: Path) -
             assert code == 0, told
             assert facts["reference"] == PINNED, "a branch is recorded as its commit"
         assert hub.requests == []
+
+
+def test_a_branch_that_moves_is_followed_when_asked(hub: Hub, tmp_path: Path) -> None:
+    branch, moved = f"hf:{REPOSITORY}@main", "f" * 40
+    with run_hub(hub) as address:
+        assert run_fetch(tmp_path, address, branch)[1]["reference"] == PINNED
+        hub.commit = moved
+        hub.requests.clear()
+        assert run_fetch(tmp_path, address, branch)[1]["reference"] == PINNED
+        assert hub.requests == [], "a cast stays with what it has"
+        assert run_fetch(tmp_path, address, branch, refresh="1")[1]["reference"].endswith(moved)
+        assert run_fetch(tmp_path, address, branch)[1]["reference"].endswith(moved)
 
 
 def test_a_hub_that_is_down(hub: Hub, tmp_path: Path) -> None:

