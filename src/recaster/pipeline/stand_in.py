@@ -41,13 +41,13 @@ def _write_stand_in(cast: Cast, prepared: StepResult, folder: Path) -> float:
     import numpy as np
 
     from recaster.customization.probe import compute_features
-    from recaster.preflight.excerpt import Excerpt, pick_longest
+    from recaster.preflight.excerpt import cut_out, pick_longest
 
     plan = training_plan(cast, prepared)
     model = cast.workload.build_model(plan)
     whole = {split: cast.workload.open_split(prepared.path, split, plan) for split in _SPLITS}
     few = {
-        split: Excerpt(data, pick_longest(None, rows=len(data), count=min(_ROWS, len(data))))
+        split: cut_out(data, pick_longest(None, rows=len(data), count=min(_ROWS, len(data))))
         for split, data in whole.items()
     }
     started = time.perf_counter()

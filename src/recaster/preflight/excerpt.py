@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from recaster.training.micro_batches import Pass
 from recaster.training.sampler import Sampler
-from recaster.training.trainable import TrainingSet
+from recaster.training.trainable import TrainingSet, Weighted
 
 _MOST_STEPS = 4000
 """Of an epoch, that are looked at."""
@@ -40,6 +41,23 @@ class Excerpt:
     def batch(self, rows: NDArray[np.int64], *, seed: int | None) -> tuple[Tensor, Tensor]:
         """See `TrainingSet.batch`."""
         return self._data.batch(self._rows[rows], seed=seed)
+
+
+class _WeightedExcerpt(Excerpt):
+    """Of rows with unequal numbers of targets."""
+
+    def __init__(self, data: Any, rows: NDArray[np.int64]) -> None:
+        super().__init__(data, rows)
+        self._count: Callable[[NDArray[np.int64]], int] = data.targets_in
+
+    def targets_in(self, rows: NDArray[np.int64]) -> int:
+        """See `Weighted.targets_in`."""
+        return self._count(self._rows[rows])
+
+
+def cut_out(data: TrainingSet, rows: NDArray[np.int64]) -> Excerpt:
+    """The excerpt of `rows`."""
+    return (_WeightedExcerpt if isinstance(data, Weighted) else Excerpt)(data, rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

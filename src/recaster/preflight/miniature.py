@@ -19,7 +19,7 @@ import torch
 from recaster.distributed.mesh import Mesh, sum_over_ranks
 from recaster.preflight.excerpt import (
     EpochWork,
-    Excerpt,
+    cut_out,
     measure_epoch,
     measure_passes,
     pick_heaviest,
@@ -32,7 +32,7 @@ from recaster.training.host_memory import give_back_memory, peak_resident
 from recaster.training.loop import TrainState, train_steps
 from recaster.training.micro_batches import cut_rows
 from recaster.training.rank import Run
-from recaster.training.records import VALIDATION_ROWS, measure_validation
+from recaster.training.records import validation_rows
 from recaster.training.sampler import Sampler
 from recaster.training.trainable import TrainingSet
 
@@ -88,6 +88,10 @@ class Extent:
 class MiniatureRun(Run):
     """A rank's part of a training that is begun over and over, and never carried out."""
 
+    def _frozen_steps(self, model: torch.nn.Module, layers: list[str]) -> dict[str, int]:  # noqa: ARG002
+        """None: a miniature is of the time when all layers have joined, which takes most."""
+        return {}
+
     @cached_property
     def work(self) -> EpochWork:
         """What the whole training's steps are made of."""
@@ -105,8 +109,13 @@ class MiniatureRun(Run):
 
     def validation_pass(self, micro_batch_size: int | None) -> int:
         """Rows of this rank that validation takes together."""
-        passes, rows = self.strategy.passes or 1, self.strategy.rows_per_pass
-        return passes * (rows or micro_batch_size or VALIDATION_ROWS)
+        return (self.strategy.passes or 1) * validation_rows(
+            self.strategy,
+            self.validation,
+            mesh=self.mesh,
+            micro_batch_size=micro_batch_size,
+            batch_size=self.train_section["batch_size"],
+        )
 
     def measure_validation(self, micro_batch_size: int | None) -> int:
         """The elements of the present validation split, on all ranks together."""
@@ -129,7 +138,7 @@ class MiniatureRun(Run):
         """Take a few steps of one pass of `rows` rows; the weights stay as they are."""
         together = rows * self.mesh.data_ranks
         heaviest = pick_heaviest(self.sampler, self.data.lengths, self.work, together)
-        data = Excerpt(self.data, np.tile(heaviest, _RUNG_STEPS))
+        data = cut_out(self.data, np.tile(heaviest, _RUNG_STEPS))
         sampler = Sampler(samples=len(data), batch_size=together, seed=_SEED)
         feed = self._feed(data, sampler, micro_batch_size=None, steps=_RUNG_STEPS)
         state = TrainState(strategy=self.strategy, update=self.update, average=self.average, step=0)
@@ -162,14 +171,7 @@ class MiniatureRun(Run):
         count = min(len(self.validation), rows * self.mesh.data_ranks)
         chosen = pick_longest(self.validation.lengths, rows=len(self.validation), count=count)
         begin_peak(self.mesh)
-        measure_validation(
-            self.strategy,
-            Excerpt(self.validation, chosen),
-            mesh=self.mesh,
-            micro_batch_size=rows,
-            loss_sum=self.workload.build_loss(self.train_section["loss"], training=False),
-            correct=self.workload.correct,
-        )
+        self.validate(cut_out(self.validation, chosen), micro_batch_size=rows)
         return read_peak(self.mesh)
 
     def shorten(self, extent: Extent) -> None:
@@ -177,7 +179,7 @@ class MiniatureRun(Run):
         steps, batch_size = extent.steps // EPOCHS, extent.batch_size
         rows = pick_steps(self.sampler, self.work, steps=steps, batch_size=batch_size)
         shown = pick_longest(self.validation.lengths, rows=len(self.validation), count=extent.validation_rows)
-        self.data, self.validation = Excerpt(self.data, rows), Excerpt(self.validation, shown)
+        self.data, self.validation = cut_out(self.data, rows), cut_out(self.validation, shown)
         self.sampler = Sampler(
             samples=len(rows), batch_size=batch_size, seed=_SEED, lengths=self.data.lengths
         )

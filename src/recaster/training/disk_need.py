@@ -14,7 +14,7 @@ from torch import nn
 
 from recaster.core.errors import ResourceError
 from recaster.core.files import free_bytes
-from recaster.training.checkpoint import trained_tensors
+from recaster.training.checkpoint import trained_tensors, whole_state
 
 _MOMENTS = {
     "adamw": 2,
@@ -53,7 +53,7 @@ def measure_state(model: nn.Module, plan: Mapping[str, Any]) -> StateSize:
     """The sizes of a whole `model` in which what is frozen is marked so."""
     train = plan["train"]
     trained = [value for value in model.parameters() if value.requires_grad]
-    weights = sum(value.nbytes for value in model.state_dict().values())
+    weights = sum(value.nbytes for value in whole_state(model).values())
     saved = sum(value.nbytes for value in trained_tensors(model).values())
     copies = _count_moments(train["optimizer"]) + int(train["ema_decay"] is not None)
     return StateSize(

@@ -28,15 +28,16 @@ from recaster.distributed.heartbeat import note
 from recaster.distributed.mesh import Mesh, join_mesh
 from recaster.distributed.strategies.build import build_communication, build_strategy, mesh_shape
 from recaster.models.losses import LossSum
+from recaster.models.open_models import Headed
 from recaster.training.averaging import WeightAverage
-from recaster.training.checkpoint import Saved, load_memory, load_newest_checkpoint, read_weights
+from recaster.training.checkpoint import Saved, load_memory, load_newest_checkpoint, read_weights, whole_state
 from recaster.training.disk_need import measure_state, require_room
 from recaster.training.feed import Feed
 from recaster.training.host_memory import give_back_memory, keep_freed_memory, peak_resident
 from recaster.training.journal import JOURNAL, open_journal, read_journal, write_record
 from recaster.training.loop import StepReport, TrainState, check_finite, train_steps
 from recaster.training.memory_limit import memory_limit
-from recaster.training.optimizers import build_optimizers, list_layers
+from recaster.training.optimizers import build_optimizers, list_layers, unfreezing_steps
 from recaster.training.prepare_model import freeze_parameters, prepare_model
 from recaster.training.records import StepWindow, measure_validation
 from recaster.training.sampler import Sampler
@@ -154,7 +155,7 @@ class Run:
 
     def _build_model(self) -> None:
         train = self.train_section
-        model = build_customized(self.workload, self.plan)
+        model = build_customized(self.workload, self.plan, say=_say if self.mesh.rank == 0 else None)
         layers = list_layers(model)
         prepare_model(model, train)
         self.state_size = measure_state(model, self.plan)
@@ -169,7 +170,9 @@ class Run:
             communication=self._build_communication() if section["strategy"] == "ddp" else None,
         )
         module = self.strategy.module
-        self.optimizers = build_optimizers(module, train["optimizer"], layers=layers)
+        self.optimizers = build_optimizers(
+            module, train["optimizer"], layers=layers, frozen_steps=self._frozen_steps(model, layers)
+        )
         self.update = Update(
             module,
             self.optimizers,
@@ -180,6 +183,13 @@ class Run:
         )
         decay = train["ema_decay"]
         self.average = WeightAverage(module, decay) if decay else None
+
+    def _frozen_steps(self, model: torch.nn.Module, layers: list[str]) -> dict[str, int]:
+        customize = self.plan.get("customize", {})
+        if customize.get("method") != "full" or not (apart := customize["full"]["unfreeze_every_epochs"]):
+            return {}
+        head = model.head_names() if isinstance(model, Headed) else layers[-1:]
+        return unfreezing_steps(layers, head, steps_apart=apart * self.sampler.steps_per_epoch)
 
     def _build_communication(self) -> Communication:
         return build_communication(
@@ -275,14 +285,7 @@ class Run:
             note(step=report.step, phase="validate")
             give_back_memory()
             with self.average.in_place() if self.average else nullcontext():
-                measured = measure_validation(
-                    self.strategy,
-                    self.validation,
-                    mesh=self.mesh,
-                    micro_batch_size=self.micro_batch_size,
-                    loss_sum=self.workload.build_loss(train["loss"], training=False),
-                    correct=self.workload.correct,
-                )
+                measured = self.validate(self.validation, micro_batch_size=self.micro_batch_size)
             give_back_memory()
             self.strategy.module.train()
             record = {"kind": "validation", "step": report.step, "epoch": report.epoch, **measured}
@@ -290,6 +293,18 @@ class Run:
             if journal:
                 write_record(journal, record)
         return self._is_over(report.step)
+
+    def validate(self, data: TrainingSet, *, micro_batch_size: int | None) -> dict[str, float]:
+        """See `measure_validation`; the model is left in evaluation mode."""
+        return measure_validation(
+            self.strategy,
+            data,
+            mesh=self.mesh,
+            micro_batch_size=micro_batch_size,
+            batch_size=self.train_section["batch_size"],
+            loss_sum=self.workload.build_loss(self.train_section["loss"], training=False),
+            correct=self.workload.correct,
+        )
 
     def _is_over(self, step: int) -> bool:
         if step == self.steps:
@@ -322,7 +337,7 @@ class Run:
             self.run_dir / CHECKPOINTS, step=step, model=model, averages=averages if self.average else []
         )
         if not self.plan.get("base"):  # else the export takes what is missing from there
-            trained = model.state_dict()
+            trained = whole_state(model)
         save_tensors(trained, weights)
         result = {
             "steps": steps,
@@ -354,6 +369,10 @@ def _validations(journal: Path, *, up_to: int) -> list[dict[str, Any]]:
         for record in read_journal(journal)
         if record["kind"] == "validation" and record["step"] <= up_to
     ]
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"model: {message}\n")
 
 
 def _warn(message: str) -> None:
