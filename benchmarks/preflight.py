@@ -2,25 +2,30 @@
 
 For each point a probe predicts the peak memory of a rank and the wall time from the first step to the
 result; then the same plan is trained to its end, by ranks in fresh processes that read their own peak and
-clock. Memory is the larger of the ranks'.
+clock. Memory is the larger of the ranks'. A point's row keeps its date, so that some can be measured again.
 
-    make bench-preflight
+    make bench-preflight                                      models of the library over random rows
+    RECASTER_TEST_DATA=FOLDER make bench-preflight            and recipes over public data
+    python -m benchmarks.preflight --only "MiniLM, lora"
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from benchmarks.preflight_tasks import write_rows
-from benchmarks.record import target, write_result
+from benchmarks.record import RESULTS, target, write_result
 from recaster.preflight.launch import probe, started_ranks
 from recaster.preflight.limits import read_memory_limits
 from recaster.preflight.predict import predict_duration, predict_memory
@@ -28,6 +33,7 @@ from recaster.recipe.communication import CommunicationSection
 from recaster.recipe.distributed import DistributedSection
 from recaster.recipe.training import TrainSection
 
+ROOT = Path(__file__).parent.parent
 _PROBE_SECONDS = 25.0
 _MEMORY_WITHIN, _TIME_WITHIN = 0.15, 0.25
 _CNN = {"channels": 3, "height": 32, "width": 32, "classes": 10, "dropout": 0.1, "activation": "relu"}
@@ -131,21 +137,102 @@ def _points() -> list[Point]:
     ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CastPoint:
+    """A recipe's training, with other values, to predict."""
+
+    name: str
+    recipe: str
+    overrides: tuple[str, ...]
+
+    def plan(self, project: Path) -> dict[str, Any]:
+        """Of the finished data steps; what a frozen encoder makes of them included."""
+        from recaster import pipeline
+        from recaster.core.progress import SilentReporter
+        from recaster.pipeline.inputs import training_plan
+        from recaster.pipeline.model_verbs import compute_features
+
+        cast, reporter = (
+            pipeline.open_cast(project / "recipes" / self.recipe, self.overrides),
+            SilentReporter(),
+        )
+        raw = pipeline.snapshot(cast, reporter)
+        checked = pipeline.validate(cast, raw)
+        pipeline.fetch_cast_base(cast, reporter)
+        prepared = pipeline.prepare(cast, raw, checked)
+        return training_plan(cast, prepared, compute_features(cast, prepared, reporter))
+
+
+def _cast_points() -> list[CastPoint]:
+    def question(name: str, *overrides: str) -> CastPoint:
+        local = (
+            "data.source=data/trec/TREC.train.all.txt",
+            "data.published_splits.test=data/trec/TREC.test.all.txt",
+        )
+        short = ("train.epochs=1", "train.checkpoint_every_steps=50", "train.optimizer.layer_decay=1.0")
+        return CastPoint(
+            name=f"MiniLM, {name}",
+            recipe="text-classification/trec-minilm.yaml",
+            overrides=(*local, *short, *overrides),
+        )
+
+    return [
+        question("full, bf16"),
+        question("full, bf16, batch 64", "train.batch_size=64"),
+        question("full, bf16, four passes", "train.micro_batch_size=8"),
+        question("full, float32", "train.precision=float32"),
+        question("lora", "customize.method=lora"),
+        question("lora, batch 64", "customize.method=lora", "train.batch_size=64"),
+        question("bitfit", "customize.method=bitfit"),
+        question("probe", "customize.method=probe", "train.epochs=20"),
+        CastPoint(name="digits, two ranks", recipe="digits.yaml", overrides=()),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--only", nargs="*", help="names of points; their rows are printed and not written")
+    parser.add_argument(
+        "--only", nargs="+", default=[], help="names of points; the other rows stay as they are"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / ".recaster" / "preflight-points", help="kept casts"
+    )
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.train:
         _train_rank(arguments.train)
         return
-    rows = []
-    for point in _points():
+    points = [*_points(), *(_cast_points() if "RECASTER_TEST_DATA" in os.environ else [])]
+    path = RESULTS / "preflight.json"
+    rows = {row["point"]: row for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
+    for point in points:
         if not arguments.only or point.name in arguments.only:
-            rows.append(_compare(point))
-            print(json.dumps(rows[-1]), flush=True)
-    if not arguments.only:
-        _write(rows)
+            rows[point.name] = _measure(point, arguments.work)
+            sys.stderr.write(f"{json.dumps(rows[point.name])}\n")
+            known = [one.name for one in (*_points(), *_cast_points())]
+            _write([rows[name] for name in known if name in rows])
+
+
+def _measure(point: Point | CastPoint, work: Path) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if isinstance(point, Point):
+            plan = point.plan(folder)
+            write_rows(folder, plan)
+        else:
+            plan = point.plan(_make_project(work))
+        return {"point": point.name, **_compare(folder, plan), "date": datetime.now(UTC).date().isoformat()}
+
+
+def _make_project(folder: Path) -> Path:
+    """A project with the repository's recipes, in which `data` is the public data sets."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    shutil.copytree(ROOT / "recipes", folder / "recipes", dirs_exist_ok=True)
+    data = folder / "data"
+    data.unlink(missing_ok=True)
+    data.symlink_to(Path(os.environ["RECASTER_TEST_DATA"]).resolve(), target_is_directory=True)
+    return folder
 
 
 def _write(rows: list[dict[str, Any]]) -> None:
@@ -161,25 +248,21 @@ def _write(rows: list[dict[str, Any]]) -> None:
             ("wall time of training", _TIME_WITHIN, max(abs(row["time_error"]) for row in rows)),
         )
     ]
+    targets.append(target("points", ">= 10", len(rows), met=len(rows) >= 10))
     question = "How near do the predictions of `recaster check` come to the training itself?"
-    write_result("preflight", question, rows, targets, ["torch"])
+    write_result("preflight", question, rows, targets, ["torch", "transformers", "peft"])
 
 
-def _compare(point: Point) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        plan = point.plan(folder)
-        write_rows(folder, plan)
-        began = time.perf_counter()
-        limits = read_memory_limits(point.ranks)
-        found = probe(folder / "probe", plan, limits=limits, seconds=_PROBE_SECONDS)
-        took = time.perf_counter() - began
-        memory = predict_memory(found, found[0]["size"]).resident / 2**20
-        seconds = predict_duration(found[0], plan["train"]).training
-        measured = _train(folder / "run", plan)
+def _compare(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
+    began, section = time.perf_counter(), plan["distributed"]
+    limits = read_memory_limits(section["ranks"])
+    found = probe(folder / "probe", plan, limits=limits, seconds=_PROBE_SECONDS)
+    took = time.perf_counter() - began
+    memory = predict_memory(found, found[0]["size"]).resident / 2**20
+    seconds = predict_duration(found[0], plan["train"]).training
+    measured = _train(folder / "run", plan)
     peak, wall = max(rank["peak_mib"] for rank in measured), measured[0]["seconds"]
     return {
-        "point": point.name,
         "steps": found[0]["steps"],
         "predicted_mib": round(memory, 1),
         "measured_mib": round(peak, 1),
@@ -188,7 +271,7 @@ def _compare(point: Point) -> dict[str, Any]:
         "measured_seconds": round(wall, 2),
         "time_error": round(seconds / wall - 1, 3),
         "probe_seconds": round(took, 1),
-        "whole_passes_tried": "miniature" in found[0],
+        "whole_pass_tried": "miniature" in found[0],
     }
 
 

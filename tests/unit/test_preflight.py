@@ -79,8 +79,20 @@ def _found(**changes: Any) -> dict[str, Any]:
         "size": 16,
         "work": {"step": 120.0, "pass": 160},
         "rungs": [
-            {"rows": 1, "seconds": 0.03, "peak": _peak(310), "validation_peak": _peak(202)},
-            {"rows": 4, "seconds": 0.12, "peak": _peak(340), "validation_peak": _peak(208)},
+            {
+                "rows": 1,
+                "seconds": 0.03,
+                "peak": _peak(310),
+                "validation_rows": 10,
+                "validation_peak": _peak(210),
+            },
+            {
+                "rows": 4,
+                "seconds": 0.12,
+                "peak": _peak(340),
+                "validation_rows": 40,
+                "validation_peak": _peak(240),
+            },
         ],
         "miniature": miniature,
         **changes,
@@ -121,7 +133,7 @@ def test_memory_of_a_pass_that_was_not_tried_grows_from_the_one_that_was() -> No
 
 def test_memory_of_validation_counts_where_it_is_more() -> None:
     alone = {key: value for key, value in _found(validation_pass=500).items() if key != "miniature"}
-    assert predict_memory([alone], 16).resident == (208 + 2 * 496 + 60) * MIB
+    assert predict_memory([alone], 16).resident == (240 + 460 + 60) * MIB
     assert predict_memory([alone], 8).resident == (340 + 40 + 60) * MIB  # validated by eight as well
 
 

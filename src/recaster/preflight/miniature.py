@@ -64,8 +64,10 @@ class Rung:
     """Of one step."""
     peak: Peak
     """Of the steps."""
+    validation_rows: int
+    """That were validated together."""
     validation_peak: Peak
-    """Of validating as many rows together."""
+    """Of that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +136,8 @@ class MiniatureRun(Run):
         """The mean of the ranks' values: each decides the same by it."""
         return sum_over_ranks([value], self.mesh)[0] / self.mesh.world
 
-    def climb(self, rows: int) -> Rung:
-        """Take a few steps of one pass of `rows` rows; the weights stay as they are."""
+    def climb(self, rows: int, *, validation_rows: int) -> Rung:
+        """Take a few steps of one pass of `rows` rows, validate once; the weights stay as they are."""
         together = rows * self.mesh.data_ranks
         heaviest = pick_heaviest(self.sampler, self.data.lengths, self.work, together)
         data = cut_out(self.data, np.tile(heaviest, _RUNG_STEPS))
@@ -163,7 +165,8 @@ class MiniatureRun(Run):
             rows=rows,
             seconds=float(min(np.diff(ends)[1:])),  # the first step makes the moments
             peak=peak,
-            validation_peak=self._validate(rows),
+            validation_rows=validation_rows,
+            validation_peak=self._validate(validation_rows),
         )
 
     def _validate(self, rows: int) -> Peak:

@@ -103,7 +103,9 @@ def _grow(found: Found, kind: str, rows: int, *, validation: int) -> float:
     if not found["rungs"]:
         return built[1]
     steps = fit_growth([built, *((rung["rows"], rung["peak"][kind]) for rung in found["rungs"])])
-    seen = fit_growth([built, *((rung["rows"], rung["validation_peak"][kind]) for rung in found["rungs"])])
+    seen = fit_growth(
+        [built, *((rung["validation_rows"], rung["validation_peak"][kind]) for rung in found["rungs"])]
+    )
     return max(steps(rows), seen(validation))
 
 

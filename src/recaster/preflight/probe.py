@@ -124,16 +124,22 @@ class _Probe:
 
     def _climb(self) -> int:
         """The size of the passes that the miniature may use; 0 for none."""
-        for rows in sorted({max(1, self._size // times) for times in _RUNGS}):
+        for rows, validation_rows in self._list_rungs():
             if self._rungs and not self._has_room(rows, steps=3):
                 break
             self._rung = rows
-            self._rungs.append(self._run.climb(rows))
+            self._rungs.append(self._run.climb(rows, validation_rows=validation_rows))
             self._found["rungs"] = [asdict(rung) for rung in self._rungs]
             self._tell()
         if self._has_room(self._size, steps=_FEWEST_STEPS):
             return self._size
         return largest_power(self._size, lambda rows: self._has_room(rows, steps=_FEWEST_STEPS))
+
+    def _list_rungs(self) -> list[tuple[int, int]]:
+        """Rows of a pass and rows validated together, ascending."""
+        whole = self._found["validation_pass"]
+        rungs = {max(1, self._size // times): max(1, whole // times) for times in _RUNGS}
+        return sorted(rungs.items())
 
     def _has_room(self, rows: int, *, steps: int) -> bool:
         """Whether memory and time allow passes of `rows` rows; the same answer on all ranks."""
