@@ -16,6 +16,10 @@ from recaster.preflight.limits import ADDRESS_SPACE, DEVICE, RESIDENT
 
 Found = Mapping[str, Any]
 """What one rank of a probe left: see `preflight.probe`."""
+_SETTLING = 0.35
+"""glibc's heap goes on growing for some dozens of steps, since blocks that are freed are split and not always
+taken again: by this share of what was taken beyond the built model, over the root of the steps that were
+seen. Chosen by the models of the library in benchmarks/results/preflight.json; its recipes check it."""
 _KINDS = (RESIDENT, ADDRESS_SPACE, DEVICE)
 _SAVING_COPIES = 2
 """Of a checkpoint, in memory while it is written, where no miniature has shown it."""
@@ -94,7 +98,9 @@ def predict_peak(found: Found, kind: str, rows: int) -> float:
     more = reached - _grow(found, kind, size, validation=tried)
     untouched = mapped["size"] - mapped["resident"] if kind == RESIDENT else 0
     built, peak = float(found["built"][kind]), float(miniature["peak"][kind])
-    return max(built, peak + more) + untouched
+    settled = kind != RESIDENT or extent["steps"] >= found["steps"]
+    settling = 0.0 if settled else _SETTLING / math.sqrt(extent["steps"]) * max(0.0, peak - built)
+    return max(built, peak + more) + settling + untouched
 
 
 def _grow(found: Found, kind: str, rows: int, *, validation: int) -> float:

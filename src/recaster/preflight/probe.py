@@ -31,12 +31,12 @@ from recaster.training.rank import PLAN, join_training
 ALLOWANCE = "allowance.json"
 _RUNGS = (16, 4)
 """The plan's pass is this many times as large as each rung's."""
-_STEPPING_SECONDS, _MOST_STEPS = 4.0, 64
+_STEPPING_SECONDS, _MOST_STEPS = 8.0, 64
 """Of the miniature's steps."""
 _SAVING_BYTES_PER_SECOND = 2e8
 """A low guess, to tell whether there is time for two checkpoints."""
-_FEWEST_STEPS, _BLIND_STEPS, _PASSES, _RECORDS = 2, 4, 2, 8
-"""Of the miniature: fewest steps, those where nothing is known of their time, most passes in a step, most
+_FEW_STEPS, _FEWEST_STEPS, _PASSES, _RECORDS = 4, 2, 2, 8
+"""Of the miniature: fewest steps where there is time, and where there is little; most passes in a step, most
 records."""
 _SHARDS = ".npy"
 _FORWARD_SHARE = 0.4
@@ -173,8 +173,8 @@ class _Probe:
         room = free_bytes(run.run_dir) > 3 * run.state_size.checkpoint_bytes
         if left < _FEWEST_STEPS * guess or run.agree(float(room)) < 1:
             return None
-        steps = int(min(_STEPPING_SECONDS, left) / guess) if guess else _BLIND_STEPS
-        steps, record_every = _round_steps(min(steps, _MOST_STEPS))
+        steps = max(_FEW_STEPS, int(_STEPPING_SECONDS / guess)) if guess else _FEW_STEPS
+        steps, record_every = _round_steps(min(steps, int(left / guess) if guess else steps, _MOST_STEPS))
         asked = train["micro_batch_size"] is None and size == self._share
         return Extent(
             steps=steps,
