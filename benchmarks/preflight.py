@@ -2,7 +2,8 @@
 
 For each point a probe predicts the peak memory of a rank and the wall time from the first step to the
 result; then the same plan is trained to its end, by ranks in fresh processes that read their own peak and
-clock. Memory is the larger of the ranks'. A point's row keeps its date, so that some can be measured again.
+clock. Memory is the larger of the ranks'. What part of a core a thread got says whether other work ran beside
+the one or the other. A point's row keeps its date, so that some can be measured again.
 
     make bench-preflight                                      models of the library over random rows
     RECASTER_TEST_DATA=FOLDER make bench-preflight            and recipes over public data
@@ -270,9 +271,16 @@ def _compare(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
         "predicted_seconds": round(seconds, 2),
         "measured_seconds": round(wall, 2),
         "time_error": round(seconds / wall - 1, 3),
+        "probe_cpu_share": round(_share(found[0]), 2),
+        "training_cpu_share": round(measured[0]["cpu_share"], 2),
         "probe_seconds": round(took, 1),
         "whole_pass_tried": "miniature" in found[0],
     }
+
+
+def _share(found: dict[str, Any]) -> float:
+    """What part of a core each of its threads got; 0 where no miniature was made."""
+    return float(found["miniature"]["cpu_share"]) if "miniature" in found else 0.0
 
 
 def _train(run_dir: Path, plan: dict[str, Any]) -> list[dict[str, Any]]:
@@ -294,9 +302,15 @@ def _train_rank(run_dir: Path) -> None:
     plan = json.loads((run_dir / "plan.json").read_text())
     with join_training(plan) as (workload, mesh):
         run = Run(run_dir, plan, workload, mesh, plan["train"]["micro_batch_size"])
-        began = time.perf_counter()
+        began, computing = time.perf_counter(), time.process_time()
         run.train()
-        measured = {"seconds": time.perf_counter() - began, "peak_mib": peak_resident() / 2**20}
+        seconds, computed = time.perf_counter() - began, time.process_time() - computing
+        threads = plan["distributed"]["threads_per_rank"]
+        measured = {
+            "seconds": seconds,
+            "peak_mib": peak_resident() / 2**20,
+            "cpu_share": computed / (seconds * threads),
+        }
     (run_dir / f"measured-{mesh.rank}.json").write_text(json.dumps(measured))
 
 

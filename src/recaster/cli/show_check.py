@@ -8,6 +8,8 @@ from typing import Any
 
 _MIB, _GIB = 2**20, 2**30
 _WIDTH = 100
+_BUSY = 0.8
+"""Of a core that a thread gets; less means that other work, or waiting, took the rest."""
 
 
 def show_check(value: dict[str, Any]) -> str:
@@ -76,6 +78,9 @@ def _time_rows(forecast: dict[str, Any]) -> list[tuple[str, str, str]]:
         f"{time['validation']:.3g} s, {time['saves']} saves"
     )
     rows = [("wall time of training", _duration(time["total"]), parts)]
+    if forecast["device"] == "cpu" and (forecast["cpu_share"] or 1.0) < _BUSY:
+        told = f"a thread got {forecast['cpu_share']:.0%} of a core: quicker where nothing runs beside it"
+        rows.append(("", "", told))
     if energy:
         rows.append(
             ("energy", f"{energy['watt_hours']:.3g} Wh", f"{energy['watts']:.3g} W, {energy['source']}")

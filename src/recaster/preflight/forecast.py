@@ -112,6 +112,7 @@ class Forecast:
             "ranks": self.ranks,
             "parameters": found["state"]["parameters"],
             "trained_parameters": found["state"]["trained"],
+            "cpu_share": found["miniature"]["cpu_share"] if "miniature" in found else None,
             "micro_batch_size": {"asked": found["size"], "fits": self.fitting},
             "memory": asdict(memory) if memory else None,
             "memory_limits": [asdict(limit) for limit in self.limits],

@@ -198,11 +198,14 @@ class _Probe:
         begin_peak(self._mesh)
         with run.real_feed():
             run.shorten(extent)
+            began, computing = time.time(), time.process_time()
             run.train()
             ended, mapped = time.time(), mapped_files(_SHARDS)
+        share = (time.process_time() - computing) / ((ended - began) * torch.get_num_threads())
         timed = run.measure_work().steps[extent.record_every : extent.steps // EPOCHS]
         found = {
             "extent": asdict(extent),
+            "cpu_share": share,
             "step_share": float(whole.steps.mean() / timed.mean())
             if len(timed)
             else batch_size / extent.batch_size,
