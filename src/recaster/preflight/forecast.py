@@ -76,6 +76,7 @@ class Forecast:
             for limit in crossed
             if self.memory
         )
+        where = f" on each of {self.ranks} ranks" if self.ranks > 1 else ""
         smaller = (
             f"--set train.micro_batch_size={self.fitting} fits (the same global batch in more passes)"
             if self.fitting
@@ -84,7 +85,7 @@ class Forecast:
         return ResourceError(
             "Too little memory for this training; no step was taken.",
             where="train.micro_batch_size",
-            value=f"passes of {size} rows on each of {self.ranks} ranks: {told or self.ran_out}",
+            value=f"passes of {size} rows{where}: {told or self.ran_out}",
             repair=smaller,
         )
 
