@@ -29,7 +29,7 @@ from recaster.distributed.mesh import Mesh, join_mesh
 from recaster.distributed.strategies.build import build_communication, build_strategy, mesh_shape
 from recaster.models.open_models import Headed
 from recaster.training.averaging import WeightAverage
-from recaster.training.checkpoint import Saved, load_memory, load_newest_checkpoint, read_weights
+from recaster.training.checkpoint import Saved, load_memory, load_newest_checkpoint, read_weights, whole_state
 from recaster.training.feed import Feed
 from recaster.training.host_memory import keep_freed_memory
 from recaster.training.journal import JOURNAL, open_journal, read_journal, write_record
@@ -268,6 +268,7 @@ class Run:
                     self.validation,
                     mesh=self.mesh,
                     micro_batch_size=self.micro_batch_size,
+                    batch_size=train["batch_size"],
                     loss_sum=self.workload.build_loss(train["loss"], training=False),
                     correct=self.workload.correct,
                 )
@@ -309,7 +310,7 @@ class Run:
             self.run_dir / CHECKPOINTS, step=step, model=model, averages=averages if self.average else []
         )
         if not self.plan.get("base"):  # else the export takes what is missing from there
-            trained = model.state_dict()
+            trained = whole_state(model)
         save_tensors(trained, weights)
         result = {
             "steps": steps,
