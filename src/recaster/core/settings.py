@@ -26,6 +26,7 @@ _QUIET = {
     # A remote store that is not ours must not be asked for an update of anything.
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "MPLBACKEND": "Agg",
     # Progress bars and hints of libraries would bury the cast's own lines.
