@@ -76,6 +76,13 @@ def show_step(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def show_prediction(row: dict[str, Any]) -> str:
+    """A line of `predict`: the id, then the label and its probability, or the reply."""
+    if "reply" in row:
+        return f"{row['id']}\t{row['reply']}"
+    return f"{row['id']}\t{row['label']}\t{row['p_' + row['label']]:.4f}"
+
+
 def _first_metric(metrics: dict[str, dict[str, float]]) -> str:
     name, entry = next(iter(metrics.items()))
     return f"{name} {entry['value']:.4f}"
