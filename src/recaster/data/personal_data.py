@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 
 _MAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
-_DIGITS = re.compile(r"(?<![\w.])(?!\d{4}[-./]\d{1,2}[-./]\d{1,2})[+(]?\d[\d ().-]{5,22}\d(?![\w.]?\d)")
-"""A run of digits in the groups that people write; no date."""
+_DIGITS = re.compile(
+    r"(?<![\w.])(?!\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d+\.\d+\b(?!\.))[+(]?\d[\d ().-]{5,22}\d(?![\w.]?\d)"
+)
+"""A run of digits in the groups that people write; no date, no decimal number."""
 _CARD_DIGITS, _PHONE_DIGITS = range(13, 20), range(9, 16)
 """ISO/IEC 7812 and E.164; shorter local phone numbers are not told from other numbers."""
 
