@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,10 +22,23 @@ class ModelBuilder(Protocol):
         """The model of the plan: weights of its base, and fresh ones from torch's present random state."""
 
 
-def build_customized(workload: ModelBuilder, plan: dict[str, Any]) -> nn.Module:
-    """The plan's model as its method trains it; the same at each call."""
+def build_customized(
+    workload: ModelBuilder, plan: dict[str, Any], *, say: Callable[[str], None] | None = None
+) -> nn.Module:
+    """The plan's model as its method trains it; the same at each call.
+
+    Args:
+        say: told what became of the base's weights, and how much is trained.
+    """
     torch.manual_seed(derive_seed(plan["train"]["seed"], "weights"))
-    return load_method(plan).apply(workload.build_model(plan), plan)
+    model = workload.build_model(plan)
+    report = getattr(model, "report", None)
+    model = load_method(plan).apply(model, plan)
+    if say and report:
+        every = sum(value.numel() for value in model.parameters())
+        trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
+        say(f"{report.to_text()}; {trained:,} of {every:,} parameters are trained ({trained / every:.2%})")
+    return model
 
 
 def load_trained(workload: ModelBuilder, plan: dict[str, Any], weights: Path) -> nn.Module:

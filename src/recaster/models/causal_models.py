@@ -77,9 +77,16 @@ def build_causal_model(*, base: Path | None, scratch: Mapping[str, Any], **optio
     from transformers import AutoConfig, AutoModelForCausalLM
 
     if base is not None:
-        network = load_network(AutoModelForCausalLM, base, **options)
+        network, report = load_network(AutoModelForCausalLM, base, **options)
+        if report.reinitialised:
+            raise RecipeError(
+                "The base is no causal language model: some of its weights would be random.",
+                where="model.base",
+                value=f"{base}: {report.to_text()}",
+                repair="choose a base that `recaster models list` shows for this workload",
+            )
         _check_vocabulary(network, scratch["vocabulary"], base)
-        return CausalModel(network)
+        return CausalModel(network, report)
     config = AutoConfig.for_model(
         "llama",
         vocab_size=scratch["vocabulary"],
@@ -113,9 +120,9 @@ def open_causal_model(folder: Path) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
     if not (folder / ADAPTER).exists():
-        return load_network(AutoModelForCausalLM, folder).eval()
+        return load_network(AutoModelForCausalLM, folder)[0].eval()
     from peft import PeftModel
 
-    network = load_network(AutoModelForCausalLM, folder / BASE)
+    network, _ = load_network(AutoModelForCausalLM, folder / BASE)
     adapted: nn.Module = PeftModel.from_pretrained(network, folder, use_safetensors=True)
     return adapted.eval()

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from recaster.bases.catalogue import KnownBase, find_known, read_catalogue, resolve_base
+from recaster.bases.reference import Reference
 from recaster.core.errors import RecipeError
-from recaster.core.hashing import hash_directory
+from recaster.core.hashing import hash_directory, hash_sources
+from recaster.core.locks import hold_lock
 from recaster.core.progress import Reporter
 from recaster.core.settings import Settings
-from recaster.core.steps import StepResult, find_step, run_step
+from recaster.core.steps import StepResult, find_step, fingerprint, run_step
 from recaster.pipeline.open_cast import Cast
+from recaster.pipeline.pinned_base import find_pinned, pin
+
+_WAIT_SECONDS = 24 * 3600.0
+_CODE = (
+    "bases.archive",
+    "bases.checks",
+    "bases.convert",
+    "bases.fetch",
+    "bases.layouts",
+    "bases.safetensors_header",
+    "bases.torch_states",
+    "bases.weight_files",
+)
 
 
 def fetch_cast_base(cast: Cast, reporter: Reporter) -> StepResult | None:
     """The recipe's base model, licence checked first; None for one with fresh weights."""
-    model = cast.recipe.model
+    model, accepted = cast.recipe.model, cast.recipe.accept_licences
     if model.from_scratch:
         return None
-    return fetch_base(cast.settings, model.base, licence=model.licence, reporter=reporter)
+    return fetch_base(cast.settings, model.base, licence=model.licence, accepted=accepted, reporter=reporter)
 
 
 def find_base(cast: Cast, *, needed: bool = True) -> StepResult | None:
@@ -31,34 +47,126 @@ def find_base(cast: Cast, *, needed: bool = True) -> StepResult | None:
     Raises:
         RecipeError: it was not fetched yet.
     """
-    reference = cast.recipe.model.base
-    if cast.recipe.model.from_scratch:
+    model = cast.recipe.model
+    if model.from_scratch:
         return None
-    found = find_step(cast.settings.steps, "fetch", base_inputs(cast.settings, reference))
+    found = find_fetched(cast.settings, model.base, licence=model.licence)
     if found is None and needed:
         raise RecipeError(
             "The base model was not fetched yet.",
             where="model.base",
-            value=reference,
-            repair=f"recaster models fetch {reference}",
+            value=model.base,
+            repair=f"recaster models fetch {model.base}",
         )
     return found
 
 
-def base_inputs(settings: Settings, reference: str) -> dict[str, Any]:
-    """The reference, and the present content of what can change behind it."""
-    kind, _, place = reference.partition(":")
-    content = hash_directory(settings.project / place) if kind == "path" else None
-    return {"reference": reference, "content": content}
+def fetch_base(
+    settings: Settings,
+    text: str,
+    *,
+    licence: str | None,
+    reporter: Reporter,
+    accepted: Sequence[str] | None = None,
+    refresh: bool = False,
+) -> StepResult:
+    """The base model of a reference or catalogue name: found finished, or fetched now.
+
+    Args:
+        licence: what the recipe says of it; needed where neither catalogue nor publisher does.
+        accepted: licences that the recipe accepts; None where nobody restricts them.
+        refresh: ask where a branch or alias stands, though it was asked before.
+
+    Raises:
+        RecipeError: the reference is wrong, its licence unknown or not accepted.
+        ServiceError: the model is not cached, and its hub, index or registry does not answer.
+        BaseModelError: the files are damaged, unsafe, or not what was named.
+    """
+    from recaster.bases.licences import check_licence, read_licence
+
+    named = resolve_base(text)
+    reference = None if refresh else find_pinned(settings, named)
+    reference = reference or pin(settings, named, say=reporter.say)
+    inputs = _inputs(reference, licence)
+    found = find_step(settings.steps, "fetch", inputs)
+    told = found.facts["licence"] if found else read_licence(reference, stated=licence, settings=settings)
+    if accepted is not None:
+        check_licence(told, accepted, of=f"the base model {text}", where="model.base")
+    if found:
+        return found
+
+    def build(work: Path) -> dict[str, Any]:
+        from recaster.bases.fetch import fetch_base as fill
+
+        return fill(
+            reference,
+            work,
+            downloads=settings.downloads,
+            offline=settings.offline,
+            licence=told,
+            say=reporter.say,
+        )
+
+    lock = settings.home / "locks" / f"fetch-{fingerprint(inputs)}.lock"
+    with hold_lock(lock, name=f"the base {text}", wait_seconds=_WAIT_SECONDS, on_wait=reporter.say):
+        return run_step(settings.steps, "fetch", inputs, build, resumable=True)
 
 
-def fetch_base(settings: Settings, reference: str, *, licence: str | None, reporter: Reporter) -> StepResult:
-    """The base model of `reference`."""
-    kind, _, place = reference.partition(":")
+def find_fetched(settings: Settings, text: str, *, licence: str | None) -> StepResult | None:
+    """The fetched base model of a reference or catalogue name, or None; asks neither hub nor registry.
 
-    def build(folder: Path) -> dict[str, Any]:
-        reporter.say(f"fetching {reference}")
-        shutil.copytree(settings.project / place, folder, dirs_exist_ok=True)
-        return {"licence": licence, "kind": kind}
+    Raises:
+        RecipeError: the reference is wrong.
+    """
+    reference = find_pinned(settings, resolve_base(text))
+    return find_step(settings.steps, "fetch", _inputs(reference, licence)) if reference else None
 
-    return run_step(settings.steps, "fetch", base_inputs(settings, reference), build)
+
+def list_bases(settings: Settings) -> list[dict[str, Any]]:
+    """What the catalogue has, and what of it is fetched here."""
+    return [_describe(settings, known) for known in read_catalogue()]
+
+
+def show_base(settings: Settings, text: str) -> dict[str, Any]:
+    """What is known of a base model of the catalogue.
+
+    Raises:
+        RecipeError: the catalogue does not have it.
+    """
+    if known := find_known(text):
+        return _describe(settings, known)
+    reference = resolve_base(text)  # raises for a misspelt name
+    raise RecipeError(
+        "The catalogue does not have this model.",
+        where="model reference",
+        value=reference.text,
+        repair=f"`recaster models fetch {reference.text}` says what it is",
+    )
+
+
+def _describe(settings: Settings, known: KnownBase) -> dict[str, Any]:
+    found = find_fetched(settings, known.reference.text, licence=None)
+    return {
+        "name": known.name,
+        "title": known.title,
+        "parameters": known.parameters,
+        "licence": known.licence,
+        "reference": known.reference.text,
+        "sha256": known.reference.sha256,
+        "kind": known.kind,
+        "workloads": list(known.workloads),
+        "bytes": known.bytes,
+        "page": known.page,
+        "cached": str(found.path) if found else None,
+    }
+
+
+def _inputs(reference: Reference, licence: str | None) -> dict[str, Any]:
+    """The reference, the present content of a folder behind it, and what the recipe says of its licence."""
+    content = hash_directory(reference.folder) if reference.folder and reference.folder.is_dir() else None
+    return {
+        "reference": reference.text,
+        "content": content,
+        "licence": licence,
+        "code": hash_sources(*_CODE),
+    }

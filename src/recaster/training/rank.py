@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import gc
 import importlib
+import resource
 import sys
+import time
 from contextlib import closing, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +27,7 @@ from recaster.distributed.communication.protocol import Communication
 from recaster.distributed.heartbeat import note
 from recaster.distributed.mesh import Mesh, join_mesh
 from recaster.distributed.strategies.build import build_communication, build_strategy, mesh_shape
+from recaster.models.open_models import Headed
 from recaster.training.averaging import WeightAverage
 from recaster.training.checkpoint import Saved, load_memory, load_newest_checkpoint, read_weights, whole_state
 from recaster.training.feed import Feed
@@ -32,7 +35,7 @@ from recaster.training.host_memory import keep_freed_memory
 from recaster.training.journal import JOURNAL, open_journal, read_journal, write_record
 from recaster.training.loop import StepReport, TrainState, check_finite, train_steps
 from recaster.training.memory_limit import memory_limit
-from recaster.training.optimizers import build_optimizers, list_layers
+from recaster.training.optimizers import build_optimizers, list_layers, unfreezing_steps
 from recaster.training.prepare_model import freeze_parameters, prepare_model
 from recaster.training.records import StepWindow, measure_validation
 from recaster.training.sampler import Sampler
@@ -139,7 +142,7 @@ class Run:
 
     def _build_model(self) -> None:
         train = self.train_section
-        model = build_customized(self.workload, self.plan)
+        model = build_customized(self.workload, self.plan, say=_say if self.mesh.rank == 0 else None)
         layers = list_layers(model)
         prepare_model(model, train)
         section = self.plan["distributed"]
@@ -153,7 +156,9 @@ class Run:
             communication=self._build_communication() if section["strategy"] == "ddp" else None,
         )
         module = self.strategy.module
-        self.optimizers = build_optimizers(module, train["optimizer"], layers=layers)
+        self.optimizers = build_optimizers(
+            module, train["optimizer"], layers=layers, frozen_steps=self._frozen_steps(model, layers)
+        )
         self.update = Update(
             module,
             self.optimizers,
@@ -164,6 +169,13 @@ class Run:
         )
         decay = train["ema_decay"]
         self.average = WeightAverage(module, decay) if decay else None
+
+    def _frozen_steps(self, model: torch.nn.Module, layers: list[str]) -> dict[str, int]:
+        customize = self.plan.get("customize", {})
+        if customize.get("method") != "full" or not (apart := customize["full"]["unfreeze_every_epochs"]):
+            return {}
+        head = model.head_names() if isinstance(model, Headed) else layers[-1:]
+        return unfreezing_steps(layers, head, steps_apart=apart * self.sampler.steps_per_epoch)
 
     def _build_communication(self) -> Communication:
         return build_communication(
@@ -310,6 +322,8 @@ class Run:
             "filled_up": self.sampler.filled_up,
             "parameters": sum(value.numel() for value in parameters),
             "trained_parameters": sum(value.numel() for value in parameters if value.requires_grad),
+            "cpu_seconds": round(time.process_time(), 2),  # of this process: since the last start
+            "peak_memory_mib": _peak_memory_mib(self.mesh),
             "ranks": self.mesh.world,
             "device": self.mesh.device.type,
             "torch": torch.__version__,
@@ -318,12 +332,23 @@ class Run:
         write_json(self.run_dir / RESULT, result)
 
 
+def _peak_memory_mib(mesh: Mesh) -> float:
+    """The most memory this rank held since its start: on its GPU, else of its process."""
+    if mesh.device.type == "cuda":
+        return round(torch.cuda.max_memory_reserved() / 2**20, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
 def _validations(journal: Path, *, up_to: int) -> list[dict[str, Any]]:
     return [
         record
         for record in read_journal(journal)
         if record["kind"] == "validation" and record["step"] <= up_to
     ]
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"model: {message}\n")
 
 
 def _warn(message: str) -> None:

@@ -1,0 +1,90 @@
+"""The runs of the customization benchmark: casts by recipe and overrides, and what is compared after them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from recaster import pipeline
+from recaster.core.files import read_json
+from recaster.core.progress import SilentReporter
+from recaster.core.steps import StepResult
+from recaster.training.journal import read_journal
+
+Measure = Callable[[Path], dict[str, Any]]
+_LORA = ("customize.method=lora", "train.optimizer.learning_rate=0.001", "train.optimizer.layer_decay=1.0")
+_SMALL = "train.optimizer.layer_decay=1.0"
+
+
+def cast_run(recipe: str, *overrides: str, metric: str = "accuracy") -> Measure:
+    """The cast of a recipe with overrides, up to its evaluation."""
+    return partial(_cast, recipe, overrides, metric)
+
+
+def _cast(recipe: str, overrides: tuple[str, ...], metric: str, project: Path) -> dict[str, Any]:
+    cast = pipeline.open_cast(project / recipe, overrides)
+    trained, evaluated = run_cast(cast)
+    result, journal = read_json(trained.path / "result.json"), read_journal(trained.path / "journal.jsonl")
+    epochs = max(record["epoch"] for record in journal) + 1
+    # From one record to another: starting processes and computing features are not an epoch's.
+    first, last = journal[0], journal[-1]
+    seconds = (last["time"] - first["time"]) / (last["step"] - first["step"]) * last["step"] / epochs
+    begun = read_json(trained.path / "plan.json")
+    entry = evaluated.facts["metrics"][metric]
+    return {
+        "recipe": recipe,
+        "method": begun["customize"]["method"],
+        "overrides": list(overrides),
+        "trained_parameters": result["trained_parameters"],
+        "parameters": result["parameters"],
+        "peak_mib": result["peak_memory_mib"],
+        "epochs": epochs,
+        "seconds_an_epoch": round(seconds, 2),
+        "cpu_seconds": result["cpu_seconds"],
+        "train_seconds": round(trained.seconds, 1),
+        "metric": metric,
+        "quality": round(entry["value"], 4),
+        "low": round(entry["low"], 4),
+        "high": round(entry["high"], 4),
+    }
+
+
+def run_cast(cast: pipeline.Cast) -> tuple[StepResult, StepResult]:
+    """The finished training and evaluation of a cast; found again when they are there."""
+    evaluated = pipeline.run_to(cast, "evaluate", SilentReporter())
+    return pipeline.run_to(cast, "train", SilentReporter()), evaluated
+
+
+def _text(name: str, *overrides: str) -> Measure:
+    """The recipe NAME-minilm on the local copy of its data."""
+    return cast_run(f"recipes/text-classification/{name}-minilm.yaml", *_LOCAL[name], *overrides)
+
+
+_LOCAL = {
+    "sst2": (
+        "data.source=data/sst2/stsa.binary.train.txt",
+        "data.published_splits.validation=data/sst2/stsa.binary.dev.txt",
+        "data.published_splits.test=data/sst2/stsa.binary.test.txt",
+    ),
+    "trec": (
+        "data.source=data/trec/TREC.train.all.txt",
+        "data.published_splits.test=data/trec/TREC.test.all.txt",
+    ),
+}
+RUNS: dict[str, Measure] = {
+    "sst2/full": _text("sst2"),
+    "sst2/lora": _text("sst2", *_LORA),
+    "sst2/bitfit": _text("sst2", "customize.method=bitfit", "train.optimizer.learning_rate=0.003", _SMALL),
+    "sst2/probe": _text(
+        "sst2",
+        "customize.method=probe",
+        "train.optimizer.learning_rate=0.002",
+        "train.epochs=20",
+        "train.precision=float32",
+        "train.checkpoint_every_steps=2000",
+        _SMALL,
+    ),
+    "trec/full": _text("trec"),
+}
