@@ -13,19 +13,20 @@ from pathlib import Path
 from recaster.core.errors import DataError
 from recaster.core.hashing import hash_directory, hash_file, hash_value
 from recaster.core.settings import Settings
-from recaster.data import image_sources, remote, synthetic, text_sources
+from recaster.data import chat_sources, image_sources, remote, synthetic, text_sources
 from recaster.data.records import RawRecord
 from recaster.recipe.data import DataSection
 
 _BUILTIN: dict[str, tuple[str, Callable[[], Path], Callable[[], Iterator[RawRecord]]]] = {
     "builtin:digits": ("image", image_sources.digits_file, image_sources.read_digits),
     "builtin:synthetic-requests": ("text", synthetic.source_file, synthetic.make_requests),
+    "builtin:synthetic-chats": ("chat", synthetic.source_file, synthetic.make_chats),
 }
 """Kind, the file whose content decides the records, and the records."""
 _FORMS = {
     "image": "an image folder (label/name.png), a .jsonl or a .csv file",
     "text": "a .jsonl, .csv, .tsv or .txt file (LABEL text)",
-    "chat": "a .jsonl file",
+    "chat": "a .jsonl or .jsonl.gz file of messages or turns",
 }
 
 
@@ -91,7 +92,7 @@ def _read(source: str, data: DataSection, settings: Settings) -> Iterator[RawRec
 def _read_path(path: Path, data: DataSection) -> Iterator[RawRecord] | None:
     if data.image:
         return image_sources.read_images(path, data.image)
-    return text_sources.read_texts(path) if data.text else None
+    return text_sources.read_texts(path) if data.text else chat_sources.read_chats(path)
 
 
 def _locate(source: str, data: DataSection, settings: Settings) -> Path:
