@@ -27,7 +27,6 @@ _QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     # The bars of transformers would stand between our lines.
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TQDM_DISABLE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "MPLBACKEND": "Agg",
