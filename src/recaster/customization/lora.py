@@ -11,6 +11,7 @@ from torch import nn
 from recaster.core.errors import RecipeError
 from recaster.customization.adapters import add_adapter, merge_adapter
 from recaster.customization.protocol import PlainMethod
+from recaster.models.open_models import Targeted
 
 
 class Lora(PlainMethod):
@@ -28,7 +29,7 @@ class Lora(PlainMethod):
             r=section["rank"],
             lora_alpha=section["alpha"],
             lora_dropout=section["dropout"],
-            target_modules=_targets(section["targets"]),
+            target_modules=_targets(section["targets"], model),
             use_rslora=variant == "rslora",
             use_dora=variant == "dora",
             init_lora_weights="pissa" if variant == "pissa" else True,
@@ -40,9 +41,9 @@ class Lora(PlainMethod):
         return merge_adapter(model)
 
 
-def _targets(named: list[str]) -> str | list[str] | None:
-    if not named:
-        return None
+def _targets(named: list[str], model: nn.Module) -> str | list[str] | None:
+    if not named:  # of transformers' models peft knows the usual ones
+        return model.adapter_targets() if isinstance(model, Targeted) else None
     return "all-linear" if named == ["all-linear"] else list(named)
 
 

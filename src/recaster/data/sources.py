@@ -14,7 +14,8 @@ from recaster.core.errors import DataError
 from recaster.core.hashing import hash_directory, hash_file, hash_value
 from recaster.data import image_sources, synthetic, text_sources
 from recaster.data.records import RawRecord
-from recaster.recipe.data import DataSection
+from recaster.data.subset import thin
+from recaster.recipe.data import DataSection, Subset
 
 _BUILTIN: dict[str, tuple[str, Callable[[], Path], Callable[[], Iterator[RawRecord]]]] = {
     "builtin:digits": ("image", image_sources.digits_file, image_sources.read_digits),
@@ -22,7 +23,7 @@ _BUILTIN: dict[str, tuple[str, Callable[[], Path], Callable[[], Iterator[RawReco
 }
 """Kind, the file whose content decides the records, and the records."""
 _FORMS = {
-    "image": "an image folder (label/name.png), a .jsonl or a .csv file",
+    "image": "an image folder (label/name.png), a .zip of one, a .jsonl or a .csv file",
     "text": "a .jsonl, .csv, .tsv or .txt file (LABEL text)",
     "chat": "a .jsonl file",
 }
@@ -39,13 +40,13 @@ def hash_source(data: DataSection, project: Path) -> str:
 
 
 def read_records(data: DataSection, project: Path) -> Iterator[RawRecord]:
-    """All records of the source, then those of the published splits, in a fixed order.
+    """The source's records or their subset, then those of the published splits, in a fixed order.
 
     Raises:
         DataError: a source is not there, or of no known kind.
     """
     for split, source in _sources(data):
-        for record in _read(source, data, project):
+        for record in _read(source, data, project, None if split else data.subset):
             yield replace(record, id=record.id and f"{split}/{record.id}", split=split) if split else record
 
 
@@ -61,11 +62,11 @@ def _hash(source: str, data: DataSection, project: Path) -> str:
     return hash_directory(path) if path.is_dir() else hash_file(path)
 
 
-def _read(source: str, data: DataSection, project: Path) -> Iterator[RawRecord]:
+def _read(source: str, data: DataSection, project: Path, subset: Subset | None) -> Iterator[RawRecord]:
     if source in _BUILTIN:
         kind, _, read = _BUILTIN[source]
         if kind == data.kind:
-            return read()
+            return thin(read, subset) if subset else read()
         raise DataError(
             f"This built-in data set has records of kind {kind}.",
             where="recipe key data.source",
@@ -73,7 +74,7 @@ def _read(source: str, data: DataSection, project: Path) -> Iterator[RawRecord]:
             repair=f"replace data.{data.kind} by data.{kind}, or name another source",
         )
     path = _locate(source, data, project)
-    found = _read_path(path, data)
+    found = _read_path(path, data, subset)
     if found is None:
         raise DataError(
             "The data source is of no known kind.",
@@ -84,10 +85,12 @@ def _read(source: str, data: DataSection, project: Path) -> Iterator[RawRecord]:
     return found
 
 
-def _read_path(path: Path, data: DataSection) -> Iterator[RawRecord] | None:
+def _read_path(path: Path, data: DataSection, subset: Subset | None) -> Iterator[RawRecord] | None:
     if data.image:
-        return image_sources.read_images(path, data.image)
-    return text_sources.read_texts(path) if data.text else None
+        return image_sources.read_images(path, data.image, subset)
+    if not data.text or (found := text_sources.read_texts(path)) is None:
+        return None
+    return thin(lambda: text_sources.read_texts(path) or iter(()), subset) if subset else found
 
 
 def _locate(source: str, data: DataSection, project: Path) -> Path:
