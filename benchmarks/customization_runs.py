@@ -14,7 +14,6 @@ from recaster.core.steps import StepResult
 from recaster.training.journal import read_journal
 
 Measure = Callable[[Path], dict[str, Any]]
-_TEXT = "recipes/text-classification"
 _LORA = ("customize.method=lora", "train.optimizer.learning_rate=0.001", "train.optimizer.layer_decay=1.0")
 _SMALL = "train.optimizer.layer_decay=1.0"
 
@@ -58,14 +57,28 @@ def run_cast(cast: pipeline.Cast) -> tuple[StepResult, StepResult]:
     return pipeline.run_to(cast, "train", SilentReporter()), evaluated
 
 
-RUNS: dict[str, Measure] = {
-    "sst2/full": cast_run(f"{_TEXT}/sst2-minilm.yaml"),
-    "sst2/lora": cast_run(f"{_TEXT}/sst2-minilm.yaml", *_LORA),
-    "sst2/bitfit": cast_run(
-        f"{_TEXT}/sst2-minilm.yaml", "customize.method=bitfit", "train.optimizer.learning_rate=0.003", _SMALL
+def _text(name: str, *overrides: str) -> Measure:
+    """The recipe NAME-minilm on the local copy of its data."""
+    return cast_run(f"recipes/text-classification/{name}-minilm.yaml", *_LOCAL[name], *overrides)
+
+
+_LOCAL = {
+    "sst2": (
+        "data.source=data/sst2/stsa.binary.train.txt",
+        "data.published_splits.validation=data/sst2/stsa.binary.dev.txt",
+        "data.published_splits.test=data/sst2/stsa.binary.test.txt",
     ),
-    "sst2/probe": cast_run(
-        f"{_TEXT}/sst2-minilm.yaml",
+    "trec": (
+        "data.source=data/trec/TREC.train.all.txt",
+        "data.published_splits.test=data/trec/TREC.test.all.txt",
+    ),
+}
+RUNS: dict[str, Measure] = {
+    "sst2/full": _text("sst2"),
+    "sst2/lora": _text("sst2", *_LORA),
+    "sst2/bitfit": _text("sst2", "customize.method=bitfit", "train.optimizer.learning_rate=0.003", _SMALL),
+    "sst2/probe": _text(
+        "sst2",
         "customize.method=probe",
         "train.optimizer.learning_rate=0.002",
         "train.epochs=20",
@@ -73,5 +86,5 @@ RUNS: dict[str, Measure] = {
         "train.checkpoint_every_steps=2000",
         _SMALL,
     ),
-    "trec/full": cast_run(f"{_TEXT}/trec-minilm.yaml"),
+    "trec/full": _text("trec"),
 }

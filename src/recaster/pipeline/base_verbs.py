@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from recaster.core.progress import Reporter
 from recaster.core.settings import Settings
 from recaster.core.steps import StepResult, find_step, fingerprint, run_step
 from recaster.pipeline.open_cast import Cast
+from recaster.pipeline.pinned_base import find_pinned, pin
 
 _WAIT_SECONDS = 24 * 3600.0
 _CODE = (
@@ -68,33 +68,36 @@ def fetch_base(
     licence: str | None,
     reporter: Reporter,
     accepted: Sequence[str] | None = None,
-    folder: Path | None = None,
+    refresh: bool = False,
 ) -> StepResult:
     """The base model of a reference or catalogue name: found finished, or fetched now.
 
     Args:
         licence: what the recipe says of it; needed where neither catalogue nor publisher does.
         accepted: licences that the recipe accepts; None where nobody restricts them.
-        folder: of a `models:` reference: where the registered model's files are.
+        refresh: ask where a branch or alias stands, though it was asked before.
 
     Raises:
         RecipeError: the reference is wrong, its licence unknown or not accepted.
-        ServiceError: the model is not cached, and its hub or index does not answer.
+        ServiceError: the model is not cached, and its hub, index or registry does not answer.
         BaseModelError: the files are damaged, unsafe, or not what was named.
     """
-    from recaster.bases.fetch import fetch_base as fill
     from recaster.bases.licences import check_licence, read_licence
 
-    reference = _locate(settings, resolve_base(text), folder)
+    named = resolve_base(text)
+    reference = None if refresh else find_pinned(settings, named)
+    reference = reference or pin(settings, named, say=reporter.say)
     inputs = _inputs(reference, licence)
     found = find_step(settings.steps, "fetch", inputs)
     told = found.facts["licence"] if found else read_licence(reference, stated=licence, settings=settings)
     if accepted is not None:
-        check_licence(told, accepted, of=f"the base model {reference.text}", where="model.base")
+        check_licence(told, accepted, of=f"the base model {text}", where="model.base")
     if found:
         return found
 
     def build(work: Path) -> dict[str, Any]:
+        from recaster.bases.fetch import fetch_base as fill
+
         return fill(
             reference,
             work,
@@ -109,16 +112,14 @@ def fetch_base(
         return run_step(settings.steps, "fetch", inputs, build, resumable=True)
 
 
-def find_fetched(
-    settings: Settings, text: str, *, licence: str | None, folder: Path | None = None
-) -> StepResult | None:
-    """The fetched base model of a reference or catalogue name, or None; asks no hub.
+def find_fetched(settings: Settings, text: str, *, licence: str | None) -> StepResult | None:
+    """The fetched base model of a reference or catalogue name, or None; asks neither hub nor registry.
 
     Raises:
         RecipeError: the reference is wrong.
     """
-    reference = _locate(settings, resolve_base(text), folder)
-    return find_step(settings.steps, "fetch", _inputs(reference, licence))
+    reference = find_pinned(settings, resolve_base(text))
+    return find_step(settings.steps, "fetch", _inputs(reference, licence)) if reference else None
 
 
 def list_bases(settings: Settings) -> list[dict[str, Any]]:
@@ -158,12 +159,6 @@ def _describe(settings: Settings, known: KnownBase) -> dict[str, Any]:
         "page": known.page,
         "cached": str(found.path) if found else None,
     }
-
-
-def _locate(settings: Settings, reference: Reference, folder: Path | None) -> Reference:
-    if reference.kind == "path":
-        return replace(reference, folder=settings.project / reference.name)
-    return replace(reference, folder=folder)
 
 
 def _inputs(reference: Reference, licence: str | None) -> dict[str, Any]:

@@ -127,6 +127,13 @@ def find_champion(client: MlflowClient, name: str) -> str | None:
     return _aliases(client, name).get(CHAMPION)
 
 
+def find_version(client: MlflowClient, name: str, named: str) -> str | None:
+    """The version that `named`, an alias or a version's number, stands for; None when there is none."""
+    if not named.isdigit():
+        return _aliases(client, name).get(named)
+    return named if named in {str(entry.version) for entry in list_versions(client, name)} else None
+
+
 def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
     from mlflow.exceptions import MlflowException
 
