@@ -217,7 +217,12 @@ class TextClassification:
         return classification_metrics(section)
 
     def report(
-        self, recipe: Recipe, predictions: NDArray[np.float64], targets: NDArray[np.int64], folder: Path
+        self,
+        recipe: Recipe,
+        predictions: NDArray[np.float64],
+        targets: NDArray[np.int64],
+        prepared: Path,  # noqa: ARG002
+        folder: Path,
     ) -> dict[str, Any]:
         """Confusion and reliability, and a row a class."""
         from recaster.evaluation.classification_report import report_classes
