@@ -10,6 +10,7 @@ from torch import nn
 from recaster.customization.adapters import add_adapter, merge_adapter
 from recaster.customization.base_bits import prepare_bits
 from recaster.customization.protocol import PlainMethod
+from recaster.models.open_models import Targeted
 
 
 class Lora(PlainMethod):
@@ -27,7 +28,7 @@ class Lora(PlainMethod):
             r=section["rank"],
             lora_alpha=section["alpha"],
             lora_dropout=section["dropout"],
-            target_modules=_targets(section["targets"]),
+            target_modules=_targets(section["targets"], model),
             use_rslora=variant == "rslora",
             use_dora=variant == "dora",
             init_lora_weights="pissa" if variant == "pissa" else True,
@@ -39,9 +40,9 @@ class Lora(PlainMethod):
         return merge_adapter(model)
 
 
-def _targets(named: list[str]) -> str | list[str] | None:
-    if not named:
-        return None
+def _targets(named: list[str], model: nn.Module) -> str | list[str] | None:
+    if not named:  # of transformers' models peft knows the usual ones
+        return model.adapter_targets() if isinstance(model, Targeted) else None
     return "all-linear" if named == ["all-linear"] else list(named)
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LossSum = Callable[[Tensor, Tensor], Tensor]
-"""Loss summed over the targets of (logits `(rows, classes)`, targets `(rows,)`), shape `()`; of texts the
-shapes are `(rows, tokens, classes)` and `(rows, tokens)`."""
+"""Loss summed over the targets of (logits `(rows, classes)`, targets), shape `()`. Targets are class numbers
+`(rows,)`; for cross-entropy and brier they may be the classes' shares `(rows, classes)`. Of texts the shapes
+are `(rows, tokens, classes)` and `(rows, tokens)`."""
 NO_TARGET = -100
 """Stands where a token is not learned."""
 
@@ -67,5 +68,5 @@ def _margin(logits: Tensor, targets: Tensor) -> Tensor:
 
 def _brier(logits: Tensor, targets: Tensor) -> Tensor:
     """Squared distance of the probabilities from the target's corner (Brier 1950)."""
-    wanted = F.one_hot(targets, logits.shape[1]).to(logits.dtype)
+    wanted = targets if targets.is_floating_point() else F.one_hot(targets, logits.shape[1]).to(logits.dtype)
     return torch.square(logits.softmax(1) - wanted).sum()

@@ -33,6 +33,14 @@ class Headed(Protocol):
         """The modules of `decide`."""
 
 
+@runtime_checkable
+class Targeted(Protocol):
+    """A model that knows which of its modules adapters go beside."""
+
+    def adapter_targets(self) -> list[str]:
+        """Their names."""
+
+
 class OpenModel(nn.Module):
     """A transformers model; subclasses say what goes in and what comes out."""
 

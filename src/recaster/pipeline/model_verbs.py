@@ -133,7 +133,7 @@ def compute_features(cast: Cast, prepared: StepResult, reporter: Reporter) -> St
     def build(folder: Path) -> dict[str, Any]:
         from recaster.customization import probe
 
-        reporter.say("computing the frozen encoder's features")
+        reporter.say("computing the frozen encoder's features, once, of rows without augmentation")
         plan = training_plan(cast, prepared)
         return probe.compute_features(
             cast.workload.build_model(plan),
@@ -210,7 +210,7 @@ def evaluate_artifact(
             plot_training(read_journal(journal), folder / "training.png")
         measured = measure(predictions, targets, workload.metrics(section), section)
         facts = {"metrics": measured, "rows": len(targets)}
-        tables = workload.report(cast.recipe, predictions, targets, folder)
+        tables = workload.report(cast.recipe, predictions, targets, prepared.path, folder)
         if isinstance(workload, Generative):
             tables |= workload.write_samples(artifact, prepared.path, cast.recipe)
         if untuned:

@@ -20,6 +20,7 @@ from recaster.recipe.training import TrainSection
 
 METRICS = {
     "accuracy": "higher",
+    "top5_accuracy": "higher",
     "macro_f1": "higher",
     "negative_log_likelihood": "lower",
     "calibration_error": "lower",
@@ -28,6 +29,8 @@ METRICS = {
     "token_accuracy": "higher",
 }
 """Every metric that a gate can name, and which direction is better."""
+LEAST_CLASSES = {"top5_accuracy": 6}
+"""Metrics that say nothing of fewer classes."""
 
 
 def _known_metric(name: str) -> str:
@@ -57,7 +60,12 @@ class ModelSection(Section):
     activation: Literal["relu", "gelu", "silu", "elu", "leaky-relu", "mish"] = "relu"
     """What follows each convolution of a `scratch:` model."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
-    """Share of a `scratch:` model's values that are left out in each training pass."""
+    """Share of a `scratch:` model's values that are left out in each training pass; of mobilenet-v2 those
+    before its head, with a base too."""
+    input_size: int | None = Field(default=None, ge=32, le=1024)
+    """Pixels a side to which mobilenet-v2 scales its pictures; without it they go in as they are. Small
+    pictures are better enlarged: the network divides their sides by 32. Models of transformers say it
+    themselves."""
 
     @property
     def from_scratch(self) -> bool:
@@ -164,6 +172,16 @@ class Recipe(Section):
                 raise ValueError(
                     f"{told} split.{name} and data.published_splits.{name} say which records are for {name}; "
                     "give one"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _metrics_fit_labels(self) -> Recipe:
+        for metric in (*(bar.metric for bar in self.gate.bars), self.gate.champion.metric):
+            least = LEAST_CLASSES.get(metric, 0)
+            if len(self.data.labels) < least:
+                raise ValueError(
+                    f"{metric} needs {least} labels, and data.labels has {len(self.data.labels)}"
                 )
         return self
 

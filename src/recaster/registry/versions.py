@@ -101,15 +101,20 @@ def _log_model(client: MlflowClient, run_id: str, artifact: Path, served_by: str
             artifacts={"model": str(artifact)},
             signature=signature,
             input_example=example,
-            pip_requirements=_requirements(served.PACKAGES),
+            pip_requirements=_requirements([*served.PACKAGES, *_model_packages(artifact)]),
         )
     return f"models:/{logged.model_id}"
+
+
+def _model_packages(artifact: Path) -> list[str]:
+    """What reads the artifact beside torch: the library of its model's type."""
+    return ["transformers"] if "model_type" in read_json(artifact / "config.json") else []
 
 
 def _requirements(names: Sequence[str]) -> list[str]:
     from importlib.metadata import version
 
-    return [f"{name}=={version(name).partition('+')[0]}" for name in names]
+    return [f"{name}=={version(name).partition('+')[0]}" for name in dict.fromkeys(names)]
 
 
 def list_versions(client: MlflowClient, name: str) -> list[ModelVersion]:

@@ -228,6 +228,7 @@ class Chat:
         recipe: Recipe,  # noqa: ARG002
         predictions: NDArray[np.float64],
         targets: NDArray[np.int64],
+        prepared: Path,  # noqa: ARG002
         folder: Path,
     ) -> dict[str, Any]:
         """How perplexity differs between conversations."""

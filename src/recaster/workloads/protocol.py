@@ -61,9 +61,18 @@ class Workload(Trainable, Protocol):
         """The metrics by name, all known to `recipe.schema.METRICS`."""
 
     def report(
-        self, recipe: Recipe, predictions: NDArray[np.float64], targets: NDArray[np.int64], folder: Path
+        self,
+        recipe: Recipe,
+        predictions: NDArray[np.float64],
+        targets: NDArray[np.int64],
+        prepared: Path,
+        folder: Path,
     ) -> dict[str, Any]:
-        """Draw plots as PNG files into `folder`; return tables that belong beside the metrics."""
+        """Draw plots as PNG files into `folder`; return tables that belong beside the metrics.
+
+        Args:
+            prepared: whose test split the predictions are of.
+        """
 
 
 @runtime_checkable
