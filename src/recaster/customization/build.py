@@ -26,6 +26,14 @@ def build_customized(workload: ModelBuilder, plan: dict[str, Any]) -> nn.Module:
     return load_method(plan).apply(workload.build_model(plan), plan)
 
 
+def rests_on_base(plan: dict[str, Any]) -> bool:
+    """Whether the weights that training leaves are only those that it changed; else they are all there are.
+
+    What is frozen is then read from the base and the teacher again.
+    """
+    return bool(plan.get("base") or plan.get("teacher"))
+
+
 def load_trained(workload: ModelBuilder, plan: dict[str, Any], weights: Path) -> nn.Module:
     """The trained model of a plan, with its adapter or the like still apart.
 
@@ -40,7 +48,7 @@ def load_trained(workload: ModelBuilder, plan: dict[str, Any], weights: Path) ->
     model = build_customized(workload, plan)
     missing, unexpected = model.load_state_dict(load_file(weights), strict=False)
     trained = {name for name, value in model.named_parameters() if value.requires_grad}
-    lacking = sorted(trained & set(missing)) if plan.get("base") else sorted(missing)
+    lacking = sorted(trained & set(missing)) if rests_on_base(plan) else sorted(missing)
     if lacking or unexpected:
         raise TrainingError(
             "The trained weights are not those of this model.",

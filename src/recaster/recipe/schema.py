@@ -167,7 +167,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _method_has_a_base(self) -> Recipe:
-        needs = ("probe", "lora", "bitfit", "prompt", "prefix")
+        needs = ("probe", "lora", "bitfit", "prompt", "prefix", "prune")
         if self.model.from_scratch and self.customize.method in needs:
             raise ValueError(
                 f"customize.method {self.customize.method} keeps the base's weights, and {self.model.base} "

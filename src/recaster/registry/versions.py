@@ -119,7 +119,12 @@ def list_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
 
 def find_champion(client: MlflowClient, name: str) -> str | None:
     """The champion's version, or None."""
-    return _aliases(client, name).get(CHAMPION)
+    return find_alias(client, name, CHAMPION)
+
+
+def find_alias(client: MlflowClient, name: str, alias: str) -> str | None:
+    """The version that `alias` names, or None."""
+    return _aliases(client, name).get(alias)
 
 
 def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
@@ -196,7 +201,7 @@ def fetch_artifact(client: MlflowClient, name: str, version: str, target: Path) 
 
     client.get_model_version(name, version)
     local = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}"))
-    shutil.copytree(next(local.glob("artifacts/*")), target)
+    shutil.copytree(next(local.glob("artifacts/*")), target, dirs_exist_ok=True)
     return target
 
 

@@ -18,7 +18,8 @@ import torch
 from recaster.core.errors import RecipeError
 from recaster.core.files import read_json, write_json
 from recaster.core.hashing import hash_file
-from recaster.customization.build import build_customized
+from recaster.customization.build import build_customized, rests_on_base
+from recaster.customization.distil import TEACHER
 from recaster.customization.probe import FeatureSet
 from recaster.customization.protocol import load_method
 from recaster.distributed.communication.protocol import Communication
@@ -291,12 +292,12 @@ class Run:
         step = self._best() or steps
         model = build_customized(self.workload, self.plan)
         freeze_parameters(model, self.train_section["freeze"])
-        parameters = list(model.parameters())
+        parameters = [value for name, value in model.named_parameters() if not name.startswith(TEACHER)]
         averages = [name for name, value in model.named_parameters() if value.requires_grad]
         trained = read_weights(
             self.run_dir / CHECKPOINTS, step=step, model=model, averages=averages if self.average else []
         )
-        if not self.plan.get("base"):  # else the export takes what is missing from there
+        if not rests_on_base(self.plan):  # else the export takes what is missing from there
             trained = model.state_dict()
         save_tensors(trained, weights)
         result = {
