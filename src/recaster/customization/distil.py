@@ -131,8 +131,9 @@ class Distil(PlainMethod):
                 log_target=True,
             )
             # heat² keeps the gradient's size whatever the temperature (Hinton et al. 2015, section 2).
-            loss: Tensor = (1 - share) * loss_sum(student, targets)
-            return loss + share * heat**2 * told + hidden * distance.sum()
+            labels = loss_sum(student, targets)
+            loss: Tensor = (1 - share) * labels + share * heat**2 * told + hidden * distance.sum()
+            return loss
 
         return mixed
 
