@@ -20,7 +20,7 @@ from recaster.training.journal import read_journal
 
 OPTIONS: dict[str, list[str]] = {
     "bitfit": [],
-    "distil": ["customize.distil={teacher: 'path:teacher', layers: 1}"],
+    "distil": ["customize.distil={teacher: 'path:teacher', teacher_licence: Apache-2.0, layers: 1}"],
     "full": [],
     "lora": ["customize.lora.rank=4"],
     "probe": [],
@@ -31,7 +31,7 @@ OPTIONS: dict[str, list[str]] = {
 VARIANTS = {
     "lora": ["customize.lora={rank: 4, variant: dora}"],
     "prune": ["customize.prune={structure: weights, fraction: 0.5}"],
-    "distil": ["customize.distil={teacher: 'path:teacher', hidden_weight: 0}"],
+    "distil": ["customize.distil={teacher: 'path:teacher', teacher_licence: Apache-2.0, hidden_weight: 0}"],
 }
 """Another form of a method."""
 _RECIPE = """

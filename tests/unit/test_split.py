@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recaster.data.split import SPLITS, group_duplicates, split_records
+from recaster.data.split import SPLITS, divide_records, group_duplicates, group_texts, split_records
 from recaster.recipe.data import SplitSection
 
 SECTION = SplitSection(seed=3, validation=0.1, test=0.2)
@@ -47,3 +47,28 @@ def test_exact_and_near_duplicates_form_groups() -> None:
     groups = group_duplicates(pictures, distance=0.05)
     assert groups[3] == groups[2500] == groups[2999] == 3
     assert len(set(groups.tolist())) == 2998
+
+
+def test_published_splits_stay_and_their_copies_leave_training() -> None:
+    texts = ["A film.", "another one", "a film", "b", "another  ONE!", "c", "d", "b"]
+    published = ["", "", "test", "validation", "validation", "test", "", "test"]
+    groups = group_texts(texts)
+    assert groups.tolist() == [0, 1, 0, 3, 1, 5, 6, 3]
+    labels = np.zeros(len(texts), dtype=np.int64)
+    splits, left_out = divide_records(labels, groups, published, SplitSection(seed=1))
+    assert {name: rows.tolist() for name, rows in splits.items()} == {
+        "train": [6],
+        "validation": [4],
+        "test": [2, 5, 7],
+    }
+    assert left_out == 3
+
+
+def test_rows_between_published_ones_are_dealt_out() -> None:
+    labels = np.arange(60) % 3
+    published = ["test" if row % 5 == 0 else "" for row in range(60)]
+    section = SplitSection(seed=1, validation=0.25)
+    splits, left_out = divide_records(labels, np.arange(60), published, section)
+    assert left_out == 0 and splits["test"].tolist() == list(range(0, 60, 5))
+    assert len(splits["validation"]) == 12
+    assert sorted(np.concatenate(list(splits.values())).tolist()) == list(range(60))

@@ -7,6 +7,7 @@
     ├── ServiceError             5  MLflow, Prefect or a remote store did not answer (retryable)
     ├── RegistryError            1  MLflow answered, and refused what it was asked
     ├── StorageError             1  a folder cannot be written, or is full
+    ├── BaseModelError           1  an open model's files are damaged, unsafe, or not what was named
     ├── LockHeldError            1  another cast of the same model is running (retryable)
     ├── CheckpointError          1  no usable checkpoint is left
     ├── DivergedError            1  loss or gradient became non-finite
@@ -83,6 +84,10 @@ class RegistryError(RecasterError):
 
 class StorageError(RecasterError):
     """A folder of ours cannot be written."""
+
+
+class BaseModelError(RecasterError):
+    """An open model's files are damaged, unsafe, or not what was named; nothing of them was used."""
 
 
 class LockHeldError(RecasterError):

@@ -34,6 +34,7 @@ _QUIET = {
     # Standard output belongs to `--json`.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+_OFFLINE = ("RECASTER_OFFLINE", "HF_HUB_OFFLINE")
 _PROJECT_MARKS = ("dvc.yaml", ".dvc")
 
 
@@ -49,11 +50,18 @@ class Settings:
     """MLflow tracking and registry."""
     prefect_api_url: str | None
     """None: a local Prefect server is kept under `home`."""
+    offline: bool
+    """True where nothing may be fetched: what is not cached is an error at once."""
 
     @property
     def steps(self) -> Path:
         """Finished and unfinished steps by fingerprint."""
         return self.home / "steps"
+
+    @property
+    def downloads(self) -> Path:
+        """What model hubs and package indexes gave, as it came: shared by all casts."""
+        return self.home / "downloads"
 
     @property
     def local_tracking(self) -> bool:
@@ -64,7 +72,8 @@ class Settings:
 def find_settings(start: Path, environment: Mapping[str, str] | None = None) -> Settings:
     """The settings for a file or folder `start`, from the environment and the nearest project.
 
-    Reads RECASTER_HOME, MLFLOW_TRACKING_URI and PREFECT_API_URL.
+    Reads RECASTER_HOME, MLFLOW_TRACKING_URI, PREFECT_API_URL, RECASTER_OFFLINE and HF_HUB_OFFLINE. What
+    only one library reads (HF_ENDPOINT, HF_TOKEN, pip's PIP_…, proxies) is left to that library.
     """
     variables = os.environ if environment is None else environment
     start = start.resolve()
@@ -75,7 +84,12 @@ def find_settings(start: Path, environment: Mapping[str, str] | None = None) -> 
         home=home,
         tracking_uri=variables.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home}/mlflow/mlflow.db",
         prefect_api_url=variables.get("PREFECT_API_URL") or None,
+        offline=any(_is_on(variables.get(name, "")) for name in _OFFLINE),
     )
+
+
+def _is_on(text: str) -> bool:
+    return text.strip().lower() in {"1", "on", "yes", "true"}
 
 
 def _find_project(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from recaster.core.errors import TrainingError
 from recaster.core.seeds import derive_seed
+from recaster.customization.distil import TEACHER
 from recaster.customization.protocol import load_method
 
 
@@ -20,10 +22,29 @@ class ModelBuilder(Protocol):
         """The model of the plan: weights of its base, and fresh ones from torch's present random state."""
 
 
-def build_customized(workload: ModelBuilder, plan: dict[str, Any]) -> nn.Module:
-    """The plan's model as its method trains it; the same at each call."""
+def build_customized(
+    workload: ModelBuilder, plan: dict[str, Any], *, say: Callable[[str], None] | None = None
+) -> nn.Module:
+    """The plan's model as its method trains it; the same at each call.
+
+    Args:
+        say: told what became of the base's weights, and how much is trained.
+    """
     torch.manual_seed(derive_seed(plan["train"]["seed"], "weights"))
-    return load_method(plan).apply(workload.build_model(plan), plan)
+    model = workload.build_model(plan)
+    report = getattr(model, "report", None)
+    model = load_method(plan).apply(model, plan)
+    if say and report:
+        every, trained = count_parameters(model)
+        say(f"{report.to_text()}; {trained:,} of {every:,} parameters are trained ({trained / every:.2%})")
+    return model
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """How many there are, and how many of them are trained; without those of a teacher."""
+    counted = [value for name, value in model.named_parameters() if not name.startswith(TEACHER)]
+    trained = sum(value.numel() for value in counted if value.requires_grad)
+    return sum(value.numel() for value in counted), trained
 
 
 def rests_on_base(plan: dict[str, Any]) -> bool:

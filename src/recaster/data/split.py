@@ -80,7 +80,7 @@ def divide_records(
     rest = names == ""
     kept[rest] &= ~np.isin(groups[rest], list(held))
     free = np.flatnonzero(rest & kept)
-    dealt = split_records(labels[free], groups[free], section)
+    dealt = split_records(labels[free], _renamed(groups[free]), section)
     splits = {name: free[rows] for name, rows in dealt.items()}
     for name in ("test", "validation"):
         if (names == name).any():
@@ -98,6 +98,14 @@ def _root(parent: NDArray[np.int64], row: int) -> int:
 def _join(parent: NDArray[np.int64], one: int, other: int) -> None:
     first, second = sorted((_root(parent, one), _root(parent, other)))
     parent[second] = first
+
+
+def _renamed(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Groups of some of the rows, each named by the first of these."""
+    first: dict[int, int] = {}
+    return np.array(
+        [first.setdefault(group, row) for row, group in enumerate(groups.tolist())], dtype=np.int64
+    )
 
 
 def split_records(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +50,12 @@ def write_card(
         "Measured on records of the same source as the training data; no claim is made for others.",
     ]
     write_bytes(artifact / "README.md", ("\n".join(lines) + "\n").encode())
+
+
+def read_licence(card: Path) -> str | None:
+    """The licence in the front matter of a model card, or None."""
+    if not card.exists():
+        return None
+    front = card.read_text(encoding="utf-8").split("---")
+    found = re.search(r"^license: *(.+)$", front[1], re.MULTILINE) if len(front) > 2 else None
+    return found[1].strip() if found else None

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from recaster.core.errors import RecipeError
+from recaster.models.loading import LoadReport
 
 
 @runtime_checkable
@@ -43,9 +44,11 @@ class Traced(Protocol):
 class OpenModel(nn.Module):
     """A transformers model; subclasses say what goes in and what comes out."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, report: LoadReport | None = None) -> None:
         super().__init__()
         self.network = network
+        self.report = report
+        """What became of the base's weights; None for fresh ones."""
 
     @property
     def config(self) -> Any:
@@ -91,8 +94,8 @@ class OpenModel(nn.Module):
 class TextClassifier(OpenModel):
     """A label for each text."""
 
-    def __init__(self, network: nn.Module, *, padding: int) -> None:
-        super().__init__(network)
+    def __init__(self, network: nn.Module, *, padding: int, report: LoadReport | None = None) -> None:
+        super().__init__(network, report)
         self.padding = padding
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -175,9 +178,8 @@ def build_text_classifier(
         "pad_token_id": padding,
     }
     if base is not None:
-        return TextClassifier(
-            load_network(AutoModelForSequenceClassification, base, **names), padding=padding
-        )
+        network, report = load_network(AutoModelForSequenceClassification, base, **names)
+        return TextClassifier(network, padding=padding, report=report)
     config = AutoConfig.for_model(
         "bert",
         vocab_size=scratch["vocabulary"],
@@ -193,20 +195,28 @@ def build_text_classifier(
     return TextClassifier(AutoModelForSequenceClassification.from_config(config), padding=padding)
 
 
-def load_network(kind: Any, base: Path, **options: Any) -> nn.Module:
+def load_network(kind: Any, base: Path, **options: Any) -> tuple[nn.Module, LoadReport]:
     """A transformers model of Auto class `kind` from `base`, float32, without foreign code or pickles.
+
+    Returns:
+        It, and what became of the base's weights.
 
     Raises:
         RecipeError: the base is of another architecture.
     """
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # the report says the same
     try:
-        network: nn.Module = kind.from_pretrained(
+        network, told = kind.from_pretrained(
             base,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
             dtype=torch.float32,
             ignore_mismatched_sizes=True,
+            output_loading_info=True,
             **options,
         )
     except (ValueError, OSError, KeyError) as error:
@@ -216,7 +226,22 @@ def load_network(kind: Any, base: Path, **options: Any) -> nn.Module:
             value=f"{base}: {str(error).strip().splitlines()[0]}",
             repair="choose a base that `recaster models list` shows for this workload",
         ) from error
-    return network
+    finally:
+        logging.set_verbosity(level)
+    return network, _report(network, told)
+
+
+def _report(network: nn.Module, told: Mapping[str, Any]) -> LoadReport:
+    """transformers' own account of a loading as a report."""
+    mismatched = [
+        f"{name} (base {list(theirs)}, here {list(ours)})" for name, theirs, ours in told["mismatched_keys"]
+    ]
+    fresh = {*told["missing_keys"], *(entry[0] for entry in told["mismatched_keys"])}
+    return LoadReport(
+        loaded=tuple(name for name in network.state_dict() if name not in fresh),
+        reinitialised=(*sorted(told["missing_keys"]), *sorted(mismatched)),
+        ignored=tuple(sorted(told["unexpected_keys"])),
+    )
 
 
 def _around(model: nn.Module, blocks: str) -> tuple[list[str], list[str]]:

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from recaster.bases.catalogue import KnownBase, find_known, read_catalogue, resolve_base
+from recaster.bases.reference import Reference
 from recaster.core.errors import RecipeError
-from recaster.core.hashing import hash_directory
+from recaster.core.hashing import hash_directory, hash_sources
+from recaster.core.locks import hold_lock
 from recaster.core.progress import Reporter
 from recaster.core.settings import Settings
-from recaster.core.steps import StepResult, find_step, run_step
+from recaster.core.steps import MANIFEST, StepResult, find_step, fingerprint, run_step
 from recaster.pipeline.open_cast import Cast
+from recaster.pipeline.registered import fetch_registered, find_registered
+
+_WAIT_SECONDS = 24 * 3600.0
+_CODE = (
+    "bases.archive",
+    "bases.checks",
+    "bases.convert",
+    "bases.fetch",
+    "bases.layouts",
+    "bases.safetensors_header",
+    "bases.torch_states",
+    "bases.weight_files",
+)
 
 
 def fetch_cast_base(cast: Cast, reporter: Reporter) -> StepResult | None:
@@ -19,12 +35,19 @@ def fetch_cast_base(cast: Cast, reporter: Reporter) -> StepResult | None:
 
     The model that its method learns from, where there is one, is fetched too.
     """
-    model, distil = cast.recipe.model, cast.recipe.customize.distil
-    if distil:
-        fetch_base(cast.settings, distil.teacher, licence=distil.teacher_licence, reporter=reporter)
+    model, accepted = cast.recipe.model, cast.recipe.accept_licences
+    if distil := cast.recipe.customize.distil:
+        fetch_base(
+            cast.settings,
+            distil.teacher,
+            licence=distil.teacher_licence,
+            accepted=accepted,
+            reporter=reporter,
+            key="customize.distil.teacher",
+        )
     if model.from_scratch:
         return None
-    return fetch_base(cast.settings, model.base, licence=model.licence, reporter=reporter)
+    return fetch_base(cast.settings, model.base, licence=model.licence, accepted=accepted, reporter=reporter)
 
 
 def find_base(cast: Cast, *, needed: bool = True) -> StepResult | None:
@@ -36,16 +59,16 @@ def find_base(cast: Cast, *, needed: bool = True) -> StepResult | None:
     Raises:
         RecipeError: it was not fetched yet.
     """
-    reference = cast.recipe.model.base
-    if cast.recipe.model.from_scratch:
+    model = cast.recipe.model
+    if model.from_scratch:
         return None
-    found = find_step(cast.settings.steps, "fetch", base_inputs(cast.settings, reference))
+    found = find_fetched(cast.settings, model.base, licence=model.licence)
     if found is None and needed:
         raise RecipeError(
             "The base model was not fetched yet.",
             where="model.base",
-            value=reference,
-            repair=f"recaster models fetch {reference}",
+            value=model.base,
+            repair=f"recaster models fetch {model.base}",
         )
     return found
 
@@ -62,7 +85,7 @@ def find_teacher(cast: Cast, *, needed: bool = True) -> StepResult | None:
     section = cast.recipe.customize.distil
     if section is None:
         return None
-    found = find_step(cast.settings.steps, "fetch", base_inputs(cast.settings, section.teacher))
+    found = find_fetched(cast.settings, section.teacher, licence=section.teacher_licence)
     if found is None and needed:
         raise RecipeError(
             "The teacher was not fetched yet.",
@@ -73,73 +96,139 @@ def find_teacher(cast: Cast, *, needed: bool = True) -> StepResult | None:
     return found
 
 
-def base_inputs(settings: Settings, reference: str) -> dict[str, Any]:
-    """The reference, and the present content of what can change behind it."""
-    kind, _, place = reference.partition(":")
-    content = hash_directory(settings.project / place) if kind == "path" else None
-    if kind == "models":
-        name, version = find_registered(settings, reference)
-        content = f"{settings.tracking_uri} {name} {version}"
-    return {"reference": reference, "content": content}
+def fetch_base(
+    settings: Settings,
+    text: str,
+    *,
+    licence: str | None,
+    reporter: Reporter,
+    accepted: Sequence[str] | None = None,
+    key: str = "model.base",
+) -> StepResult:
+    """The base model of a reference or catalogue name: found finished, or fetched now.
 
-
-def find_registered(settings: Settings, reference: str) -> tuple[str, str]:
-    """Name and version of `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+    Args:
+        licence: what the recipe says of it; needed where neither catalogue nor publisher does.
+        accepted: licences that the recipe accepts; None where nobody restricts them.
+        key: of the recipe, for messages.
 
     Raises:
-        RecipeError: it is neither, or no version has this alias.
-        ServiceError: MLflow does not answer.
+        RecipeError: the reference is wrong, its licence unknown or not accepted.
+        ServiceError: the model is not cached, and its hub or index does not answer.
+        BaseModelError: the files are damaged, unsafe, or not what was named.
     """
-    from recaster.registry.alias import UNKNOWN, read_alias
+    from recaster.bases.fetch import fetch_base as fill
+    from recaster.bases.licences import check_licence, read_licence
 
-    place = reference.removeprefix("models:").removeprefix("/")
-    name, at, alias = place.partition("@")
-    if not at:
-        name, _, version = place.partition("/")
-        if not version.isdigit():
-            raise RecipeError(
-                "This reference names no version.",
-                where="the registry",
-                value=reference,
-                repair=f"write models:/{name}@champion or models:/{name}/1",
-            )
-        return name, version
-    found = read_alias(settings, name, alias)
-    if found is UNKNOWN:
-        from recaster.registry.versions import find_alias
-        from recaster.tracking.runs import open_tracking, service_errors
+    reference = resolve_base(text)
+    if reference.kind == "models":
+        fetch_registered(settings, reference)
+    reference = _locate(settings, reference)
+    inputs = _inputs(reference, licence)
+    found = find_step(settings.steps, "fetch", inputs)
+    if found:
+        told = found.facts["licence"]
+    else:
+        told = read_licence(reference, stated=licence or _read_card(reference), settings=settings)
+    if accepted is not None:
+        check_licence(told, accepted, of=f"the base model {reference.text}", where=key)
+    if found:
+        return found
 
-        with service_errors(settings.tracking_uri):
-            found = find_alias(open_tracking(settings), name, alias)
-    if found is None:
-        raise RecipeError(
-            "No model version has this alias.",
-            where=f"models:/{name}",
-            value=alias,
-            repair=f"run a cast of {name} first; `recaster history {name}` lists those there were",
+    def build(work: Path) -> dict[str, Any]:
+        return fill(
+            reference,
+            work,
+            downloads=settings.downloads,
+            offline=settings.offline,
+            licence=told,
+            say=reporter.say,
         )
-    return name, str(found)
+
+    lock = settings.home / "locks" / f"fetch-{fingerprint(inputs)}.lock"
+    with hold_lock(lock, name=f"the base {text}", wait_seconds=_WAIT_SECONDS, on_wait=reporter.say):
+        return run_step(settings.steps, "fetch", inputs, build, resumable=True)
 
 
-def fetch_base(settings: Settings, reference: str, *, licence: str | None, reporter: Reporter) -> StepResult:
-    """The base model of `reference`."""
-    kind, _, place = reference.partition(":")
+def find_fetched(settings: Settings, text: str, *, licence: str | None) -> StepResult | None:
+    """The fetched base model of a reference or catalogue name, or None; asks no hub.
 
-    def build(folder: Path) -> dict[str, Any]:
-        reporter.say(f"fetching {reference}")
-        if kind == "models":
-            _fetch_registered(settings, reference, folder)
-        else:
-            shutil.copytree(settings.project / place, folder, dirs_exist_ok=True)
-        return {"licence": licence, "kind": kind}
-
-    return run_step(settings.steps, "fetch", base_inputs(settings, reference), build)
+    Raises:
+        RecipeError: the reference is wrong.
+    """
+    reference = _locate(settings, resolve_base(text))
+    if reference.kind == "models" and reference.folder is None:
+        return None
+    return find_step(settings.steps, "fetch", _inputs(reference, licence))
 
 
-def _fetch_registered(settings: Settings, reference: str, folder: Path) -> None:
-    from recaster.registry.versions import fetch_artifact
-    from recaster.tracking.runs import open_tracking, service_errors
+def list_bases(settings: Settings) -> list[dict[str, Any]]:
+    """What the catalogue has, and what of it is fetched here."""
+    return [_describe(settings, known) for known in read_catalogue()]
 
-    name, version = find_registered(settings, reference)
-    with service_errors(settings.tracking_uri):
-        fetch_artifact(open_tracking(settings), name, version, folder)
+
+def show_base(settings: Settings, text: str) -> dict[str, Any]:
+    """What is known of a base model of the catalogue.
+
+    Raises:
+        RecipeError: the catalogue does not have it.
+    """
+    if known := find_known(text):
+        return _describe(settings, known)
+    reference = resolve_base(text)  # raises for a misspelt name
+    raise RecipeError(
+        "The catalogue does not have this model.",
+        where="model reference",
+        value=reference.text,
+        repair=f"`recaster models fetch {reference.text}` says what it is",
+    )
+
+
+def _describe(settings: Settings, known: KnownBase) -> dict[str, Any]:
+    found = find_fetched(settings, known.reference.text, licence=None)
+    return {
+        "name": known.name,
+        "title": known.title,
+        "parameters": known.parameters,
+        "licence": known.licence,
+        "reference": known.reference.text,
+        "sha256": known.reference.sha256,
+        "kind": known.kind,
+        "workloads": list(known.workloads),
+        "bytes": known.bytes,
+        "page": known.page,
+        "cached": str(found.path) if found else None,
+    }
+
+
+def _locate(settings: Settings, reference: Reference) -> Reference:
+    """The reference with the folder behind it, where that is on this machine."""
+    if reference.kind == "path":
+        return reference.at(settings.project / reference.name)
+    if reference.kind == "models" and (found := find_registered(settings, reference)):
+        return reference.at(found.path)
+    return reference
+
+
+def _read_card(reference: Reference) -> str | None:
+    """The licence in the model card of a registered model."""
+    if reference.kind != "models" or reference.folder is None:
+        return None
+    from recaster.exporting.card import read_licence as read_card
+
+    return read_card(reference.folder / "README.md")
+
+
+def _inputs(reference: Reference, licence: str | None) -> dict[str, Any]:
+    """The reference, the present content of a folder behind it, and what the recipe says of its licence."""
+    content = (
+        hash_directory(reference.folder, leave_out=[MANIFEST])
+        if reference.folder and reference.folder.is_dir()
+        else None
+    )
+    return {
+        "reference": reference.text,
+        "content": content,
+        "licence": licence,
+        "code": hash_sources(*_CODE),
+    }

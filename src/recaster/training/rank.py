@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import gc
 import importlib
+import resource
 import sys
+import time
 from contextlib import closing, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -18,8 +20,7 @@ import torch
 from recaster.core.errors import RecipeError
 from recaster.core.files import read_json, write_json
 from recaster.core.hashing import hash_file
-from recaster.customization.build import build_customized, rests_on_base
-from recaster.customization.distil import TEACHER
+from recaster.customization.build import build_customized, count_parameters, rests_on_base
 from recaster.customization.probe import FeatureSet
 from recaster.customization.protocol import load_method
 from recaster.distributed.communication.protocol import Communication
@@ -138,7 +139,7 @@ class Run:
 
     def _build_model(self) -> None:
         train = self.train_section
-        model = build_customized(self.workload, self.plan)
+        model = build_customized(self.workload, self.plan, say=_say if self.mesh.rank == 0 else None)
         layers = list_layers(model)
         prepare_model(model, train)
         section = self.plan["distributed"]
@@ -292,7 +293,7 @@ class Run:
         step = self._best() or steps
         model = build_customized(self.workload, self.plan)
         freeze_parameters(model, self.train_section["freeze"])
-        parameters = [value for name, value in model.named_parameters() if not name.startswith(TEACHER)]
+        every, changed = count_parameters(model)
         averages = [name for name, value in model.named_parameters() if value.requires_grad]
         trained = read_weights(
             self.run_dir / CHECKPOINTS, step=step, model=model, averages=averages if self.average else []
@@ -305,8 +306,10 @@ class Run:
             "weights_of_step": step,
             "resumed_at": resumed_at,
             "weights_sha256": hash_file(weights),
-            "parameters": sum(value.numel() for value in parameters),
-            "trained_parameters": sum(value.numel() for value in parameters if value.requires_grad),
+            "parameters": every,
+            "trained_parameters": changed,
+            "cpu_seconds": round(time.process_time(), 2),  # of this process: since the last start
+            "peak_memory_mib": _peak_memory_mib(self.mesh),
             "ranks": self.mesh.world,
             "device": self.mesh.device.type,
             "torch": torch.__version__,
@@ -315,12 +318,23 @@ class Run:
         write_json(self.run_dir / RESULT, result)
 
 
+def _peak_memory_mib(mesh: Mesh) -> float:
+    """The most memory this rank held since its start: on its GPU, else of its process."""
+    if mesh.device.type == "cuda":
+        return round(torch.cuda.max_memory_reserved() / 2**20, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
 def _validations(journal: Path, *, up_to: int) -> list[dict[str, Any]]:
     return [
         record
         for record in read_journal(journal)
         if record["kind"] == "validation" and record["step"] <= up_to
     ]
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"model: {message}\n")
 
 
 def _warn(message: str) -> None:

@@ -31,7 +31,7 @@ _STOP_SECONDS = 10
 _LOG_LINES = 15
 _FULL_BYTES = 1 << 16
 RANKS_LOG = "ranks.log"
-_SPOKEN = ("warning: ", "communication: ")
+_SPOKEN = ("warning: ", "communication: ", "model: ")
 """How lines of the ranks' log begin that people should see at once."""
 _LAUNCHERS = {
     "local": "recaster.distributed.launch",

@@ -1,0 +1,72 @@
+"""What does each way of customizing an open model train, cost and reach?
+
+Each run is a recipe of `recipes/` with overrides, cast up to its evaluation on the published test split. A run's
+row keeps its date, so that some can be measured again alone:
+
+    RECASTER_TEST_DATA=FOLDER make bench-customization                  all that is not there yet
+    RECASTER_TEST_DATA=FOLDER python -m benchmarks.customization --only sst2/lora
+
+Seconds are of the whole training, divided by its epochs: steps, validations and checkpoints; CPU seconds are of the
+rank's process. Latency is the median over batches of the test split, one thread, models in turn in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.customization_runs import RUNS
+from benchmarks.customization_targets import list_targets
+from benchmarks.record import RESULTS, write_result
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ["torch", "transformers", "peft"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=list(RUNS), default=[])
+    parser.add_argument("--work", type=Path, default=ROOT / ".recaster" / "customization", help="kept casts")
+    arguments = parser.parse_args()
+    if "RECASTER_TEST_DATA" not in os.environ:
+        raise SystemExit("RECASTER_TEST_DATA must name the folder of the public data sets")
+    rows = _read_rows()
+    wanted = arguments.only or [name for name in RUNS if name not in rows]
+    project = _make_project(arguments.work)
+    for name in wanted:
+        rows[name] = {"run": name, **RUNS[name](project), "date": datetime.now(UTC).date().isoformat()}
+        sys.stderr.write(f"{json.dumps(rows[name])}\n")
+        ordered = [rows[one] for one in RUNS if one in rows]
+        write_result(
+            "customization",
+            "What does each way of customizing an open model train, cost and reach?",
+            ordered,
+            list_targets(rows),
+            PACKAGES,
+        )
+
+
+def _read_rows() -> dict[str, dict[str, Any]]:
+    path = RESULTS / "customization.json"
+    return {row["run"]: row for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
+
+
+def _make_project(folder: Path) -> Path:
+    """A project with the repository's recipes, in which `data` is the public data sets."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    shutil.copytree(ROOT / "recipes", folder / "recipes", dirs_exist_ok=True)
+    data = folder / "data"
+    data.unlink(missing_ok=True)
+    data.symlink_to(Path(os.environ["RECASTER_TEST_DATA"]).resolve(), target_is_directory=True)
+    return folder
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Open models in: from a MODEL reference to a checked folder that everything else reads."""
