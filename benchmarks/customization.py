@@ -1,13 +1,14 @@
 """What does each way of customizing an open model train, cost and reach?
 
-Each run is a recipe of `recipes/` with overrides, cast up to its evaluation on the published test split. A run's
-row keeps its date, so that some can be measured again alone:
+Each run is a recipe of `recipes/` with overrides, cast up to its evaluation on the published test
+split. A run's row keeps its date, so that some can be measured again alone:
 
     RECASTER_TEST_DATA=FOLDER make bench-customization                  all that is not there yet
     RECASTER_TEST_DATA=FOLDER python -m benchmarks.customization --only sst2/lora
 
-Seconds are of the whole training, divided by its epochs: steps, validations and checkpoints; CPU seconds are of the
-rank's process. Latency is the median over batches of the test split, one thread, models in turn in one process.
+Seconds are of the whole training, divided by its epochs: steps, validations and checkpoints; CPU seconds
+are of the rank's process. Latency is the median over batches of the test split, one thread, models in turn
+in one process.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.customization_runs import RUNS
 from benchmarks.customization_targets import list_targets
+
+from benchmarks.customization_runs import RUNS
 from benchmarks.record import RESULTS, write_result
 
 ROOT = Path(__file__).parent.parent

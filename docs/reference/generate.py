@@ -31,6 +31,12 @@ def render_command() -> str:
     ]
     parts = [f"{_MADE}# The command\n", f"```\n{_help()}\n```\n"]
     parts += [f"## recaster {name}\n\n```\n{_help(name)}\n```\n" for name in names]
+    for group in app.registered_groups:
+        group.typer_instance.rich_markup_mode = None
+        name = str(group.typer_instance.info.name)
+        parts.append(f"## recaster {name}\n\n```\n{_help(name)}\n```\n")
+        inner = [info.name for info in group.typer_instance.registered_commands]
+        parts += [f"### recaster {name} {verb}\n\n```\n{_help(name, verb)}\n```\n" for verb in inner]
     parts.append(
         "## Exit codes\n\n0 done; 1 failed; 2 wrong usage or recipe; 3 data refused by its contract; "
         "4 the gate said no;\n5 a service did not answer; 130 stopped by Ctrl-C.\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,9 @@ from recaster.distributed.gradients import group_by_layout, scale_gradients
 from recaster.models import mlp, transformer_encoder
 from recaster.models.losses import build_loss
 from recaster.recipe.training import EarlyStopping, Loss, Optimizer, Schedule
-from recaster.training.optimizers import build_optimizers, list_layers, set_rates
+from recaster.training.optimizers import build_optimizers, list_layers, set_rates, unfreezing_steps
 from recaster.training.prepare_model import freeze_parameters
+from recaster.training.sampler import Sampler
 from recaster.training.schedule import build_schedule
 from recaster.training.selection import find_best, should_stop
 from recaster.training.update import Update
@@ -125,7 +127,7 @@ def test_layer_decay_and_vectors_without_decay() -> None:
     model = _encoder()
     section = Optimizer(name="adamw", learning_rate=0.2, layer_decay=0.5, decay_vectors=False).model_dump()
     (optimizer,) = build_optimizers(model, section, layers=list_layers(model))
-    set_rates([optimizer], 0.2)
+    set_rates([optimizer], 0.2, step=1)
     found = {id(value): group for group in optimizer.param_groups for value in group["params"]}
     for name, value in model.named_parameters():
         depth = {"embed": 3, "blocks.0": 2, "blocks.1": 1, "head": 0}[
@@ -133,6 +135,46 @@ def test_layer_decay_and_vectors_without_decay() -> None:
         ]
         assert found[id(value)]["lr"] == pytest.approx(0.2 * 0.5**depth), name
         assert found[id(value)]["weight_decay"] == (0.01 if value.ndim > 1 else 0.0), name
+
+
+def test_layers_join_one_after_the_other() -> None:
+    model = _encoder()
+    layers = list_layers(model)
+    waits = unfreezing_steps(layers, layers[-1:], steps_apart=10)
+    assert waits == {"blocks.1": 10, "blocks.0": 20, layers[0]: 30}
+    section = Optimizer(name="adamw", learning_rate=0.2).model_dump()
+    optimizers = build_optimizers(model, section, layers=layers, frozen_steps=waits)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    for step, moving in ((1, {"head"}), (10, {"head"}), (11, {"head", "blocks.1"}), (31, None)):
+        for value in model.parameters():
+            value.grad = torch.ones_like(value)
+        set_rates(optimizers, 0.1, step=step)
+        optimizers[0].step()
+        moved = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+        wanted = (
+            set(before)
+            if moving is None
+            else {name for name in before if any(name.startswith(f"{layer}.") for layer in moving)}
+        )
+        assert moved == wanted, step
+
+
+def test_batches_of_like_length_hold_each_sample_once() -> None:
+    lengths = np.random.default_rng(0).integers(3, 60, 1003)
+    sampler = Sampler(samples=1003, batch_size=16, seed=5, lengths=lengths)
+    order = sampler.order(0)
+    assert sorted(order.tolist()) == list(range(1003))
+    assert (order == sampler.order(0)).all() and (order != sampler.order(1)).any()
+    batches = [lengths[sampler.rows(order, step)] for step in range(sampler.steps_per_epoch)]
+    plain = Sampler(samples=1003, batch_size=16, seed=5).order(0)
+    shuffled = [lengths[plain[start : start + 16]] for start in range(0, 1003, 16)]
+
+    def waste(rows: list[np.ndarray]) -> float:
+        return 1 - sum(map(np.sum, rows)) / sum(len(one) * one.max() for one in rows)
+
+    assert waste(batches) < 0.1 < waste(shuffled)
+    # The batches themselves are shuffled: their lengths do not rise over the epoch.
+    assert abs(np.corrcoef(np.arange(len(batches)), [one.max() for one in batches])[0, 1]) < 0.5
 
 
 def test_muon_takes_the_hidden_matrices_only() -> None:

@@ -20,19 +20,28 @@ def convert_pickle(source: Path, target: Path) -> None:
     Raises:
         BaseModelError: it is damaged, holds code, or is no state dict.
     """
+    import torch
     from safetensors.torch import save_file
 
     state = read_pickle(source)
+    if odd := next((name for name, value in state.items() if value.layout != torch.strided), None):
+        raise BaseModelError(
+            "The state dict holds a tensor that is not stored plainly.",
+            where=f"{source}: {odd}",
+            value=str(state[odd].layout),
+            repair="save it as a dense tensor",
+        )
     save_file(_part(state), target, {"format": "pt"})
 
 
 def _part(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors, none sharing memory with another: safetensors holds no tied weights."""
+    """The same tensors, each contiguous and with memory of its own: safetensors holds no tied weights."""
     seen: set[int] = set()
     parted = {}
     for name, value in state.items():
         place = value.untyped_storage().data_ptr()
-        parted[name] = value.clone() if place in seen else value.contiguous()
+        whole = value.contiguous()
+        parted[name] = whole.clone() if place in seen and whole is value else whole
         seen.add(place)
     return parted
 

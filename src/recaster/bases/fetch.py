@@ -109,8 +109,6 @@ def _bring_hub(
 ) -> _Raw:
     del folder  # the hub's files are linked from the cache
     listing = read_listing(reference, downloads=downloads, offline=offline)
-    if not reference.pinned:
-        say(f"{reference.text} is commit {listing.commit}; name that in the recipe to pin it")
     names = [file.name for file in listing.files]
     chosen = [*choose_weights(names, where=listing.address), *choose_beside(names)]
     files = download_files(reference, listing, chosen, downloads=downloads, offline=offline, say=say)
@@ -148,6 +146,12 @@ def _bring_folder(
     reference: Reference, folder: Path, downloads: Path, *, offline: bool, say: Callable[[str], None]
 ) -> _Raw:
     del folder, downloads, offline, say
+    if reference.kind == "models" and reference.folder is None:
+        raise RecipeError(
+            "Where the registered model's files are was not said.",
+            where=reference.text,
+            repair="give its folder (`Reference.at`), or write path: and the folder of its exported artifact",
+        )
     place = reference.folder or Path(reference.name)
     if not place.is_dir():
         raise RecipeError(

@@ -56,16 +56,28 @@ class Listing:
     files: tuple[HubFile, ...]
 
 
-def read_listing(reference: Reference, *, downloads: Path, offline: bool) -> Listing:
+def find_commit(reference: Reference, downloads: Path) -> str:
+    """The commit of `reference`; of a branch the one that it was when it was last asked; empty if never."""
+    if reference.pinned:
+        return reference.revision
+    path = _root(reference, downloads) / "refs" / quote(reference.revision, safe="")
+    return path.read_text() if path.exists() else ""
+
+
+def read_listing(reference: Reference, *, downloads: Path, offline: bool, refresh: bool = False) -> Listing:
     """What the hub has at `reference`: from the cache, else by one call; a branch becomes its commit.
+
+    Args:
+        refresh: ask where a branch stands, though it was asked before.
 
     Raises:
         RecipeError: the hub has no such repository or revision, or wants a token.
         ServiceError: it does not answer, or offline is switched on.
     """
     root = _root(reference, downloads)
-    commit = reference.revision if reference.pinned else _read_ref(root, reference.revision)
-    if commit and (root / commit / "listing.json").exists():
+    commit = find_commit(reference, downloads)
+    again = refresh and not reference.pinned and not offline
+    if commit and not again and (root / commit / "listing.json").exists():
         tree = read_json(root / commit / "listing.json")
         return Listing(**{**tree, "files": tuple(HubFile(**entry) for entry in tree["files"])})
     if offline:
@@ -122,17 +134,14 @@ def _root(reference: Reference, downloads: Path) -> Path:
     return downloads / "hub" / reference.name.replace("/", "--")
 
 
-def _read_ref(root: Path, revision: str) -> str:
-    path = root / "refs" / quote(revision, safe="")
-    return path.read_text() if path.exists() else ""
-
-
 def _ask(reference: Reference) -> Listing:
     from huggingface_hub import HfApi, constants
 
     info = HfApi().model_info(reference.name, revision=reference.revision, files_metadata=True)
     card: Any = info.card_data
-    licence = str((card.license if card else None) or "").strip()
+    named = (card.license if card else None) or ""
+    # Several licences at once: all of them bind.
+    licence = " AND ".join(map(str, named)) if isinstance(named, list) else str(named).strip()
     if not info.sha or not re.fullmatch(r"[0-9a-f]{40}", info.sha):
         raise ServiceError(
             "The hub's answer names no commit.",

@@ -21,7 +21,7 @@ _HUB = re.compile(r"(?P<name>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\w[\w./-]*))?"
 _WHEEL = re.compile(
     r"(?P<name>[A-Za-z0-9][\w.-]*)==(?P<revision>[\w.!+]+)/(?P<inner>[^#]+)(?:#sha256=(?P<sha256>\w*))?"
 )
-_MODELS = re.compile(r"/(?P<name>[^/@]+)(?:@(?P<alias>[\w.-]+)|/(?P<version>\d+))")
+_MODELS = re.compile(r"/(?P<name>\w[\w .-]*)(?:@(?P<alias>[\w.-]+)|/(?P<version>\d+))")
 _SCRATCH = re.compile(r"(?P<name>[a-z][a-z0-9-]*)")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

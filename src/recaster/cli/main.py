@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recaster.cli import models
+
 if TYPE_CHECKING:
     from recaster.core.settings import Settings
     from recaster.pipeline import Cast
@@ -26,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(models.app)
 RecipePath = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="override one value, as section.key=value")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="fail when another cast holds the model")]

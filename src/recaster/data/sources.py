@@ -12,7 +12,8 @@ from pathlib import Path
 
 from recaster.core.errors import DataError
 from recaster.core.hashing import hash_directory, hash_file, hash_value
-from recaster.data import image_sources, synthetic, text_sources
+from recaster.core.settings import Settings
+from recaster.data import image_sources, remote, synthetic, text_sources
 from recaster.data.records import RawRecord
 from recaster.recipe.data import DataSection
 
@@ -28,24 +29,25 @@ _FORMS = {
 }
 
 
-def hash_source(data: DataSection, project: Path) -> str:
+def hash_source(data: DataSection, settings: Settings) -> str:
     """sha256 (hex) of the present content of the source and of the published splits.
 
     Raises:
-        DataError: one of them is not there.
+        DataError: one of them is not there. What is at an address need not be fetched for it.
     """
-    hashes = [_hash(source, data, project) for _, source in _sources(data)]
+    hashes = [_hash(source, data, settings) for _, source in _sources(data)]
     return hashes[0] if len(hashes) == 1 else hash_value(hashes)
 
 
-def read_records(data: DataSection, project: Path) -> Iterator[RawRecord]:
+def read_records(data: DataSection, settings: Settings) -> Iterator[RawRecord]:
     """All records of the source, then those of the published splits, in a fixed order.
 
     Raises:
-        DataError: a source is not there, or of no known kind.
+        DataError: a source is not there, of no known kind, or another than its checksum says.
+        ServiceError: an address does not answer.
     """
     for split, source in _sources(data):
-        for record in _read(source, data, project):
+        for record in _read(source, data, settings):
             yield replace(record, id=record.id and f"{split}/{record.id}", split=split) if split else record
 
 
@@ -54,14 +56,16 @@ def _sources(data: DataSection) -> list[tuple[str, str]]:
     return [("", data.source), *((split, source) for split, source in published.items() if source)]
 
 
-def _hash(source: str, data: DataSection, project: Path) -> str:
+def _hash(source: str, data: DataSection, settings: Settings) -> str:
     if source in _BUILTIN:
         return hash_file(_BUILTIN[source][1]())
-    path = _locate(source, data, project)
+    if remote.is_remote(source):
+        return remote.wanted_hash(source)
+    path = _locate(source, data, settings)
     return hash_directory(path) if path.is_dir() else hash_file(path)
 
 
-def _read(source: str, data: DataSection, project: Path) -> Iterator[RawRecord]:
+def _read(source: str, data: DataSection, settings: Settings) -> Iterator[RawRecord]:
     if source in _BUILTIN:
         kind, _, read = _BUILTIN[source]
         if kind == data.kind:
@@ -72,7 +76,7 @@ def _read(source: str, data: DataSection, project: Path) -> Iterator[RawRecord]:
             value=f"{source} with section data.{data.kind}",
             repair=f"replace data.{data.kind} by data.{kind}, or name another source",
         )
-    path = _locate(source, data, project)
+    path = _locate(source, data, settings)
     found = _read_path(path, data)
     if found is None:
         raise DataError(
@@ -90,7 +94,7 @@ def _read_path(path: Path, data: DataSection) -> Iterator[RawRecord] | None:
     return text_sources.read_texts(path) if data.text else None
 
 
-def _locate(source: str, data: DataSection, project: Path) -> Path:
+def _locate(source: str, data: DataSection, settings: Settings) -> Path:
     if source.startswith("builtin:"):
         raise DataError(
             "There is no built-in data set of this name.",
@@ -98,7 +102,9 @@ def _locate(source: str, data: DataSection, project: Path) -> Path:
             value=source,
             repair=f"use one of {', '.join(_BUILTIN)}, or name {_FORMS[data.kind]}",
         )
-    path = project / source
+    if remote.is_remote(source):
+        return remote.fetch(source, settings)
+    path = settings.project / source
     if not path.exists():
         raise DataError(
             "The data source is not there.",

@@ -13,9 +13,9 @@ from recaster.core.hashing import hash_directory, hash_sources
 from recaster.core.locks import hold_lock
 from recaster.core.progress import Reporter
 from recaster.core.settings import Settings
-from recaster.core.steps import MANIFEST, StepResult, find_step, fingerprint, run_step
+from recaster.core.steps import StepResult, find_step, fingerprint, run_step
 from recaster.pipeline.open_cast import Cast
-from recaster.pipeline.registered import fetch_registered, find_registered
+from recaster.pipeline.pinned_base import find_pinned, pin
 
 _WAIT_SECONDS = 24 * 3600.0
 _CODE = (
@@ -103,6 +103,7 @@ def fetch_base(
     licence: str | None,
     reporter: Reporter,
     accepted: Sequence[str] | None = None,
+    refresh: bool = False,
     key: str = "model.base",
 ) -> StepResult:
     """The base model of a reference or catalogue name: found finished, or fetched now.
@@ -110,20 +111,19 @@ def fetch_base(
     Args:
         licence: what the recipe says of it; needed where neither catalogue nor publisher does.
         accepted: licences that the recipe accepts; None where nobody restricts them.
+        refresh: ask where a branch or alias stands, though it was asked before.
         key: of the recipe, for messages.
 
     Raises:
         RecipeError: the reference is wrong, its licence unknown or not accepted.
-        ServiceError: the model is not cached, and its hub or index does not answer.
+        ServiceError: the model is not cached, and its hub, index or registry does not answer.
         BaseModelError: the files are damaged, unsafe, or not what was named.
     """
-    from recaster.bases.fetch import fetch_base as fill
     from recaster.bases.licences import check_licence, read_licence
 
-    reference = resolve_base(text)
-    if reference.kind == "models":
-        fetch_registered(settings, reference)
-    reference = _locate(settings, reference)
+    named = resolve_base(text)
+    reference = None if refresh else find_pinned(settings, named)
+    reference = reference or pin(settings, named, say=reporter.say)
     inputs = _inputs(reference, licence)
     found = find_step(settings.steps, "fetch", inputs)
     if found:
@@ -131,11 +131,13 @@ def fetch_base(
     else:
         told = read_licence(reference, stated=licence or _read_card(reference), settings=settings)
     if accepted is not None:
-        check_licence(told, accepted, of=f"the base model {reference.text}", where=key)
+        check_licence(told, accepted, of=f"the base model {text}", where=key)
     if found:
         return found
 
     def build(work: Path) -> dict[str, Any]:
+        from recaster.bases.fetch import fetch_base as fill
+
         return fill(
             reference,
             work,
@@ -151,15 +153,22 @@ def fetch_base(
 
 
 def find_fetched(settings: Settings, text: str, *, licence: str | None) -> StepResult | None:
-    """The fetched base model of a reference or catalogue name, or None; asks no hub.
+    """The fetched base model of a reference or catalogue name, or None; asks neither hub nor registry.
 
     Raises:
         RecipeError: the reference is wrong.
     """
-    reference = _locate(settings, resolve_base(text))
-    if reference.kind == "models" and reference.folder is None:
+    reference = find_pinned(settings, resolve_base(text))
+    return find_step(settings.steps, "fetch", _inputs(reference, licence)) if reference else None
+
+
+def _read_card(reference: Reference) -> str | None:
+    """The licence in the model card of a registered model."""
+    if reference.kind != "models" or reference.folder is None:
         return None
-    return find_step(settings.steps, "fetch", _inputs(reference, licence))
+    from recaster.exporting.card import read_licence
+
+    return read_licence(reference.folder / "README.md")
 
 
 def list_bases(settings: Settings) -> list[dict[str, Any]]:
@@ -201,31 +210,9 @@ def _describe(settings: Settings, known: KnownBase) -> dict[str, Any]:
     }
 
 
-def _locate(settings: Settings, reference: Reference) -> Reference:
-    """The reference with the folder behind it, where that is on this machine."""
-    if reference.kind == "path":
-        return reference.at(settings.project / reference.name)
-    if reference.kind == "models" and (found := find_registered(settings, reference)):
-        return reference.at(found.path)
-    return reference
-
-
-def _read_card(reference: Reference) -> str | None:
-    """The licence in the model card of a registered model."""
-    if reference.kind != "models" or reference.folder is None:
-        return None
-    from recaster.exporting.card import read_licence as read_card
-
-    return read_card(reference.folder / "README.md")
-
-
 def _inputs(reference: Reference, licence: str | None) -> dict[str, Any]:
     """The reference, the present content of a folder behind it, and what the recipe says of its licence."""
-    content = (
-        hash_directory(reference.folder, leave_out=[MANIFEST])
-        if reference.folder and reference.folder.is_dir()
-        else None
-    )
+    content = hash_directory(reference.folder) if reference.folder and reference.folder.is_dir() else None
     return {
         "reference": reference.text,
         "content": content,

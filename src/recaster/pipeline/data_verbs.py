@@ -28,7 +28,7 @@ def snapshot(cast: Cast, reporter: Reporter) -> StepResult:
     from recaster.data.sources import read_records
 
     def build(folder: Path) -> dict[str, Any]:
-        records = read_records(cast.recipe.data, cast.settings.project)
+        records = read_records(cast.recipe.data, cast.settings)
         return {"rows": write_packed(records, folder)}
 
     result = run_step(cast.settings.steps, "snapshot", snapshot_inputs(cast), build)

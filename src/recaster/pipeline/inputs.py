@@ -60,7 +60,7 @@ def snapshot_inputs(cast: Cast) -> dict[str, Any]:
     data = cast.recipe.data
     return {
         "data": data.model_dump(),
-        "source": hash_source(data, cast.settings.project),
+        "source": hash_source(data, cast.settings),
         "code": code_of("snapshot"),
     }
 

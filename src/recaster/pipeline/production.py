@@ -66,7 +66,7 @@ def predict(settings: Settings, name: str, source: Path, *, alias: str = "champi
     kind = described["kind"]
     shape = {key: value for key, value in described.items() if key != "kind"}
     section = DataSection.model_validate({"source": str(source.resolve()), "licence": "-", kind: shape})
-    records = list(read_records(section, settings.project))
+    records = list(read_records(section, settings))
     bad = [record for record in records if record.problem]
     if bad or not records:
         raise DataError(

@@ -64,8 +64,8 @@ class DataSection(Section):
     """Which data, under which licence, with which labels. One of `image`, `text` and `chat` is there."""
 
     source: str = Field(min_length=1)
-    """`builtin:digits`, or a file or folder relative to the project. Pictures: JSON lines, CSV, a folder
-    or zip of pictures by label. Text: JSON lines, CSV, TSV, or lines of `LABEL text`. Chat: JSON lines."""
+    """`builtin:digits`, a file or folder relative to the project, or `https://…#sha256=…`. Pictures: JSON
+    lines, CSV, a folder of pictures by label. Text: JSON lines, CSV, TSV, or lines of `LABEL text`."""
     published_splits: PublishedSplits = PublishedSplits()
     """Records of the others that equal one of these are left out of training."""
     licence: str = Field(min_length=1)

@@ -1,4 +1,4 @@
-"""Reading which version an alias names without importing MLflow, which takes longer than the answer.
+"""Reading the champion's version without importing MLflow, which takes longer than the answer.
 
 From the embedded store's own table, read only, or from a server's REST interface; both are
 MLflow's published schema of aliases (MLflow 2.3 and later).
@@ -25,38 +25,33 @@ class _Unknown:
 
 
 UNKNOWN: Final = _Unknown()
-_QUERY = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = ?"
+_QUERY = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = 'champion'"
 _SECONDS = 5.0
 
 
 def read_champion(settings: Settings, name: str) -> str | _Unknown | None:
     """The champion's version, None when there is none, UNKNOWN when it takes MLflow to tell."""
-    return read_alias(settings, name, "champion")
-
-
-def read_alias(settings: Settings, name: str, alias: str) -> str | _Unknown | None:
-    """The version that `alias` names, None when there is none, UNKNOWN when it takes MLflow to tell."""
     uri = settings.tracking_uri
     if settings.local_tracking:
-        return _read_table(Path(uri.removeprefix("sqlite:///")), name, alias)
+        return _read_table(Path(uri.removeprefix("sqlite:///")), name)
     if uri.startswith("http") and "MLFLOW_TRACKING_TOKEN" not in os.environ:
-        return _ask_server(uri, name, alias)
+        return _ask_server(uri, name)
     return UNKNOWN
 
 
-def _read_table(store: Path, name: str, alias: str) -> str | _Unknown | None:
+def _read_table(store: Path, name: str) -> str | _Unknown | None:
     if not store.exists():
         return UNKNOWN
     address = f"file:{urllib.parse.quote(str(store))}?mode=ro"
     try:
         with contextlib.closing(sqlite3.connect(address, uri=True)) as database:
-            row = database.execute(_QUERY, [name, alias]).fetchone()
+            row = database.execute(_QUERY, [name]).fetchone()
     except sqlite3.Error:  # another schema, or a store that is being written: MLflow itself will tell
         return UNKNOWN
     return str(row[0]) if row else None
 
 
-def _ask_server(uri: str, name: str, alias: str) -> str | _Unknown | None:
+def _ask_server(uri: str, name: str) -> str | _Unknown | None:
     query = urllib.parse.urlencode({"name": name})
     address = f"{uri.rstrip('/')}/api/2.0/mlflow/registered-models/get?{query}"
     try:
@@ -65,4 +60,4 @@ def _ask_server(uri: str, name: str, alias: str) -> str | _Unknown | None:
     except (urllib.error.URLError, OSError, ValueError, http.client.HTTPException):
         return UNKNOWN
     aliases = answer["registered_model"].get("aliases", [])
-    return next((str(entry["version"]) for entry in aliases if entry["alias"] == alias), None)
+    return next((str(entry["version"]) for entry in aliases if entry["alias"] == "champion"), None)

@@ -119,12 +119,14 @@ def list_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
 
 def find_champion(client: MlflowClient, name: str) -> str | None:
     """The champion's version, or None."""
-    return find_alias(client, name, CHAMPION)
+    return _aliases(client, name).get(CHAMPION)
 
 
-def find_alias(client: MlflowClient, name: str, alias: str) -> str | None:
-    """The version that `alias` names, or None."""
-    return _aliases(client, name).get(alias)
+def find_version(client: MlflowClient, name: str, named: str) -> str | None:
+    """The version that `named`, an alias or a version's number, stands for; None when there is none."""
+    if not named.isdigit():
+        return _aliases(client, name).get(named)
+    return named if named in {str(entry.version) for entry in list_versions(client, name)} else None
 
 
 def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
@@ -201,7 +203,7 @@ def fetch_artifact(client: MlflowClient, name: str, version: str, target: Path) 
 
     client.get_model_version(name, version)
     local = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}"))
-    shutil.copytree(next(local.glob("artifacts/*")), target, dirs_exist_ok=True)
+    shutil.copytree(next(local.glob("artifacts/*")), target)
     return target
 
 

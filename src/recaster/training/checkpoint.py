@@ -55,9 +55,9 @@ class Saved:
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it under the names in the file."""
-        weights = get_model_state_dict(self.module, options=_TRAINED)
+        weights, kept = get_model_state_dict(self.module, options=_TRAINED), _trained_names(self.module)
         return {
-            **{f"model.{name}": value for name, value in weights.items()},
+            **{f"model.{name}": value for name, value in weights.items() if name in kept},
             **self._moments(),
             **self.extra,
         }
@@ -149,8 +149,21 @@ def read_weights(
 
 def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
     """The state of a whole `model` without its frozen parameters: the parameters' own memory."""
-    frozen = {name for name, value in model.named_parameters() if not value.requires_grad}
-    return {name: value for name, value in model.state_dict().items() if name not in frozen}
+    kept = _trained_names(model)
+    return {name: value for name, value in model.state_dict().items() if name in kept}
+
+
+def whole_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state of `model`, frozen or not, with shared parameters under their first name alone."""
+    first = {name for name, _ in model.named_parameters()}
+    further = {name for name, _ in model.named_parameters(remove_duplicate=False)} - first
+    return {name: value for name, value in model.state_dict().items() if name not in further}
+
+
+def _trained_names(module: nn.Module) -> set[str]:
+    """Buffers and trained parameters; a shared one, such as tied embeddings, by its first name alone."""
+    trained = {name for name, value in module.named_parameters() if value.requires_grad}
+    return trained | {name for name, _ in module.named_buffers()}
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:

@@ -20,7 +20,7 @@ from recaster.distributed.mesh import Mesh
 from recaster.distributed.strategies.protocol import MicroBatch, Strategy
 from recaster.training.micro_batches import Pass, cut_rows
 from recaster.training.sampler import Sampler
-from recaster.training.trainable import TrainingSet
+from recaster.training.trainable import TrainingSet, target_counter
 
 _CHUNK_BYTES = 32 << 20
 _CHUNK_STEPS = 512
@@ -34,6 +34,8 @@ class StepBatch:
     """From 0."""
     rows: NDArray[np.int64]
     """Of the global batch."""
+    targets: int
+    """That count in it, over all ranks."""
     micro_batches: Sequence[MicroBatch]
     """This rank's, on its device."""
     ends_epoch: bool
@@ -56,6 +58,7 @@ class Feed:
         self.data, self.sampler, self.steps = data, sampler, steps
         self._strategy, self._mesh, self._micro, self._seed = strategy, mesh, micro_batch_size, seed
         self._row_bytes = 0
+        self._count_targets = target_counter(data)
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))
         self._stream: Any = torch.cuda.Stream() if mesh.device.type == "cuda" else None
 
@@ -87,6 +90,7 @@ class Feed:
             StepBatch(
                 epoch=epoch,
                 rows=batch,
+                targets=self._count_targets(batch),
                 micro_batches=piece,
                 ends_epoch=(step + 1) % self.sampler.steps_per_epoch == 0,
             )
@@ -111,17 +115,14 @@ class Feed:
 
     def _load(self, passes: list[list[Pass]], seed: int) -> list[list[MicroBatch]]:
         if not self.data.uniform:
-            return [
-                [self._micro_batch(*self._batch(one.rows, seed), one.counted) for one in step]
-                for step in passes
-            ]
+            return [[self._micro_batch(*self._batch(one.rows, seed), one) for one in step] for step in passes]
         inputs, targets = self._batch(np.concatenate([one.rows for step in passes for one in step]), seed)
         pieces, start = [], 0
         for step in passes:
             made = []
             for one in step:
                 end = start + len(one.rows)
-                made.append(self._micro_batch(inputs[start:end], targets[start:end], one.counted))
+                made.append(self._micro_batch(inputs[start:end], targets[start:end], one))
                 start = end
             pieces.append(made)
         return pieces
@@ -139,8 +140,9 @@ class Feed:
         sent.record_stream(torch.cuda.default_stream())
         return sent
 
-    def _micro_batch(self, inputs: Tensor, targets: Tensor, counted: int) -> MicroBatch:
-        return MicroBatch(inputs=inputs, targets=targets, counted=counted)
+    def _micro_batch(self, inputs: Tensor, targets: Tensor, one: Pass) -> MicroBatch:
+        weight = self._count_targets(one.rows[: one.counted])
+        return MicroBatch(inputs=inputs, targets=targets, counted=one.counted, weight=weight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

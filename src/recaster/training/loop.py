@@ -47,8 +47,10 @@ class StepReport:
     """From 0."""
     loss_sum: Tensor
     """Over this rank's targets, shape `()`; to ignore where `targets` is 0."""
-    targets: int
+    rows: int
     """Of this rank; 0 where another rank reports for the same rows."""
+    targets: int
+    """That count in these rows."""
     learning_rate: float
     """Of a group with the whole rate."""
     gradient_norm: Tensor
@@ -86,7 +88,7 @@ def train_steps(
             _seed_step(seed, state.step, mesh)
             # Data ranks average their gradients; scaling by the global count makes that the mean over
             # all targets, also when a rank or a micro-batch has fewer of them.
-            scale: float | Tensor = mesh.data_ranks / len(batch.rows)
+            scale: float | Tensor = mesh.data_ranks / batch.targets
             if update.loss_scale is not None:
                 scale = update.loss_scale * scale
             loss = strategy.accumulate(batch.micro_batches, loss_sum, scale=scale)
@@ -102,7 +104,8 @@ def train_steps(
                 step=state.step,
                 epoch=batch.epoch,
                 loss_sum=loss,
-                targets=sum(piece.counted for piece in batch.micro_batches) if speaks else 0,
+                rows=sum(piece.counted for piece in batch.micro_batches) if speaks else 0,
+                targets=sum(piece.weight for piece in batch.micro_batches) if speaks else 0,
                 learning_rate=rate,
                 gradient_norm=norm,
                 ends_epoch=batch.ends_epoch,

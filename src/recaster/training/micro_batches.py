@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from recaster.distributed.mesh import Mesh
 from recaster.distributed.strategies.build import count_passes
 from recaster.distributed.strategies.protocol import MicroBatch, Strategy
-from recaster.training.trainable import TrainingSet
+from recaster.training.trainable import TrainingSet, target_counter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +65,15 @@ def cut_batch(
     micro_batch_size: int | None,
 ) -> list[MicroBatch]:
     """This rank's micro-batches of `rows`, as they are, without augmentation."""
-    pieces = []
+    pieces, count = [], target_counter(data)
     for one in cut_rows(rows, strategy=strategy, mesh=mesh, micro_batch_size=micro_batch_size):
         inputs, targets = data.batch(one.rows, seed=None)
         pieces.append(
-            MicroBatch(inputs=inputs.to(mesh.device), targets=targets.to(mesh.device), counted=one.counted)
+            MicroBatch(
+                inputs=inputs.to(mesh.device),
+                targets=targets.to(mesh.device),
+                counted=one.counted,
+                weight=count(one.rows[: one.counted]),
+            )
         )
     return pieces

@@ -1,7 +1,8 @@
 """The recipe's `optimizer` section as torch's optimizers over groups of parameters.
 
 A group has one rate, one decay and one layout (the fused and foreach updates take one kind of
-tensor at a time). Each group keeps its share of the schedule's rate as `rate_share`.
+tensor at a time). Each group keeps its share of the schedule's rate as `rate_share`, and the number of
+steps in which it stays as it is as `frozen_steps`.
 """
 
 from __future__ import annotations
@@ -35,12 +36,17 @@ _MOMENTS = {"adam", "adamw", "nadam", "radam", "adamax"}
 
 
 def build_optimizers(
-    model: nn.Module, section: Mapping[str, Any], *, layers: Sequence[str]
+    model: nn.Module,
+    section: Mapping[str, Any],
+    *,
+    layers: Sequence[str],
+    frozen_steps: Mapping[str, int] | None = None,
 ) -> list[Optimizer]:
     """The update rules over this rank's share of the trainable parameters: one, or two for muon.
 
     Args:
         layers: of the whole model, as `list_layers` names them before it is shared out.
+        frozen_steps: of layers that join later, see `unfreezing_steps`.
 
     Raises:
         ValueError: nothing is trainable.
@@ -49,7 +55,11 @@ def build_optimizers(
     if not trainable:
         raise ValueError("all parameters are frozen: there is nothing to train")
     depths = {layer: depth for depth, layer in enumerate(reversed(layers))}
-    shares = {name: section["layer_decay"] ** depths.get(_layer_of(name, layers), 0) for name in trainable}
+    waits = frozen_steps or {}
+    shares = {}
+    for name in trainable:
+        layer = _layer_of(name, layers)
+        shares[name] = (section["layer_decay"] ** depths.get(layer, 0), waits.get(layer, 0))
     if section["name"] != "muon":
         return [_build(section["name"], _group(trainable, shares, section), section)]
     hidden = _hidden_matrices(model, trainable, layers)
@@ -65,11 +75,25 @@ def build_optimizers(
     return [muon, _build("adamw", _group(rest, shares, section), section)] if rest else [muon]
 
 
-def set_rates(optimizers: Iterable[Optimizer], rate: float) -> None:
-    """Give each group its share of `rate`."""
+def set_rates(optimizers: Iterable[Optimizer], rate: float, *, step: int) -> None:
+    """Give each group its share of `rate` for step `step` (from 1); nothing to those that wait."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = rate * group["rate_share"]
+            group["lr"] = rate * group["rate_share"] if step > group["frozen_steps"] else 0.0
+
+
+def unfreezing_steps(layers: Sequence[str], head: Sequence[str], *, steps_apart: int) -> dict[str, int]:
+    """In how many steps each layer stays as it is, when one after the other joins, the last one first.
+
+    Args:
+        head: the layers that are trained from the start.
+        steps_apart: steps between one layer's start and the start of the layer before it.
+
+    Source: gradual unfreezing of Howard and Ruder, "Universal language model fine-tuning for text
+    classification", ACL 2018. A layer that waits has a rate of zero.
+    """
+    body = [layer for layer in layers if layer not in head]
+    return {layer: steps_apart * number for number, layer in enumerate(reversed(body), start=1)}
 
 
 def skips_on_device(optimizers: Iterable[Optimizer]) -> bool:
@@ -94,15 +118,15 @@ def _build(name: str, groups: list[dict[str, Any]], section: Mapping[str, Any]) 
 
 
 def _group(
-    parameters: Mapping[str, Tensor], shares: Mapping[str, float], section: Mapping[str, Any]
+    parameters: Mapping[str, Tensor], shares: Mapping[str, tuple[float, int]], section: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    groups: dict[tuple[Any, float, float], list[Tensor]] = {}
+    groups: dict[tuple[Any, tuple[float, int], float], list[Tensor]] = {}
     for name, value in parameters.items():
         decay = section["weight_decay"] if section["decay_vectors"] or value.ndim > 1 else 0.0
         groups.setdefault((getattr(value, "device_mesh", None), shares[name], decay), []).append(value)
     return [
-        {"params": values, "rate_share": share, "weight_decay": decay}
-        for (_, share, decay), values in groups.items()
+        {"params": values, "rate_share": share, "frozen_steps": wait, "weight_decay": decay}
+        for (_, (share, wait), decay), values in groups.items()
     ]
 
 

@@ -27,14 +27,15 @@ from recaster.distributed.communication.protocol import Communication
 from recaster.distributed.heartbeat import note
 from recaster.distributed.mesh import Mesh, join_mesh
 from recaster.distributed.strategies.build import build_communication, build_strategy, mesh_shape
+from recaster.models.open_models import Headed
 from recaster.training.averaging import WeightAverage
-from recaster.training.checkpoint import Saved, load_memory, load_newest_checkpoint, read_weights
+from recaster.training.checkpoint import Saved, load_memory, load_newest_checkpoint, read_weights, whole_state
 from recaster.training.feed import Feed
 from recaster.training.host_memory import keep_freed_memory
 from recaster.training.journal import JOURNAL, open_journal, read_journal, write_record
 from recaster.training.loop import StepReport, TrainState, check_finite, train_steps
 from recaster.training.memory_limit import memory_limit
-from recaster.training.optimizers import build_optimizers, list_layers
+from recaster.training.optimizers import build_optimizers, list_layers, unfreezing_steps
 from recaster.training.prepare_model import freeze_parameters, prepare_model
 from recaster.training.records import StepWindow, measure_validation
 from recaster.training.sampler import Sampler
@@ -153,7 +154,9 @@ class Run:
             communication=self._build_communication() if section["strategy"] == "ddp" else None,
         )
         module = self.strategy.module
-        self.optimizers = build_optimizers(module, train["optimizer"], layers=layers)
+        self.optimizers = build_optimizers(
+            module, train["optimizer"], layers=layers, frozen_steps=self._frozen_steps(model, layers)
+        )
         self.update = Update(
             module,
             self.optimizers,
@@ -164,6 +167,13 @@ class Run:
         )
         decay = train["ema_decay"]
         self.average = WeightAverage(module, decay) if decay else None
+
+    def _frozen_steps(self, model: torch.nn.Module, layers: list[str]) -> dict[str, int]:
+        customize = self.plan.get("customize", {})
+        if customize.get("method") != "full" or not (apart := customize["full"]["unfreeze_every_epochs"]):
+            return {}
+        head = model.head_names() if isinstance(model, Headed) else layers[-1:]
+        return unfreezing_steps(layers, head, steps_apart=apart * self.sampler.steps_per_epoch)
 
     def _build_communication(self) -> Communication:
         return build_communication(
@@ -258,6 +268,7 @@ class Run:
                     self.validation,
                     mesh=self.mesh,
                     micro_batch_size=self.micro_batch_size,
+                    batch_size=train["batch_size"],
                     loss_sum=self.workload.build_loss(train["loss"], training=False),
                     correct=self.workload.correct,
                 )
@@ -299,7 +310,7 @@ class Run:
             self.run_dir / CHECKPOINTS, step=step, model=model, averages=averages if self.average else []
         )
         if not rests_on_base(self.plan):  # else the export takes what is missing from there
-            trained = model.state_dict()
+            trained = whole_state(model)
         save_tensors(trained, weights)
         result = {
             "steps": steps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from recaster.distributed.strategies.protocol import Strategy
 from recaster.models.losses import LossSum
 from recaster.training.loop import StepReport
 from recaster.training.micro_batches import cut_batch
-from recaster.training.trainable import TrainingSet
+from recaster.training.trainable import TrainingSet, Weighted
 
 _VALIDATION_ROWS = 512
 
@@ -28,18 +29,19 @@ class StepWindow:
         self._mesh, self._steps, self._first = mesh, steps, first
         self._began = self._window_began = time.perf_counter()
         self._loss: Tensor | None = None
-        self._targets = 0
+        self._rows = self._targets = 0
 
     def add(self, report: StepReport) -> None:
         """Take one step, without waiting for it."""
         if report.targets:
             self._loss = report.loss_sum if self._loss is None else self._loss + report.loss_sum
+            self._rows += report.rows
             self._targets += report.targets
 
     def close(self, report: StepReport) -> dict[str, Any]:
         """The record of the steps since the last one, over all ranks; every rank calls it."""
         mine = float(self._loss) if self._loss is not None else 0.0
-        loss, targets = sum_over_ranks([mine, float(self._targets)], self._mesh)
+        loss, targets, rows = sum_over_ranks([mine, float(self._targets), float(self._rows)], self._mesh)
         now = time.perf_counter()
         step_seconds = (now - self._began) / (report.step - self._first)
         record = {
@@ -50,11 +52,11 @@ class StepWindow:
             "loss": loss / targets,
             "learning_rate": report.learning_rate,
             "gradient_norm": float(report.gradient_norm),
-            "samples_per_second": targets / (now - self._window_began),
+            "samples_per_second": rows / (now - self._window_began),
             "seconds_left": (self._steps - report.step) * step_seconds,
             "time": time.time(),
         }
-        self._loss, self._targets, self._window_began = None, 0, now
+        self._loss, self._rows, self._targets, self._window_began = None, 0, 0, now
         return record
 
 
@@ -65,6 +67,7 @@ def measure_validation(
     *,
     mesh: Mesh,
     micro_batch_size: int | None,
+    batch_size: int,
     loss_sum: LossSum,
     correct: Callable[[Tensor, Tensor], Tensor],
 ) -> dict[str, float]:
@@ -72,10 +75,13 @@ def measure_validation(
 
     Args:
         micro_batch_size: rows of one pass, for memory's sake; None for what is quick.
+        batch_size: rows of a training step: the most that a pass over a weighted set takes, whose rows
+            have many targets.
     """
     strategy.module.eval()
     loss, hits, count = (torch.zeros((), dtype=torch.float64, device=mesh.device) for _ in range(3))
-    passes, rows = strategy.passes or 1, strategy.rows_per_pass or micro_batch_size or _VALIDATION_ROWS
+    quick = math.ceil(batch_size / mesh.data_ranks) if isinstance(data, Weighted) else _VALIDATION_ROWS
+    passes, rows = strategy.passes or 1, strategy.rows_per_pass or micro_batch_size or quick
     together = passes * rows * mesh.data_ranks
     for start in range(0, len(data), together):
         pieces = cut_batch(
@@ -91,6 +97,6 @@ def measure_validation(
                 targets = piece.targets[: piece.counted]
                 loss += loss_sum(logits, targets)
                 hits += correct(logits, targets)
-                count += piece.counted
+                count += piece.weight
     total, right, targets_seen = sum_over_ranks([float(loss), float(hits), float(count)], mesh)
     return {"loss": total / targets_seen, "accuracy": right / targets_seen, "time": time.time()}

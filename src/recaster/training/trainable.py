@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,19 @@ class TrainingSet(Protocol):
         """
 
 
+@runtime_checkable
+class Weighted(Protocol):
+    """A training set whose rows have unequal numbers of targets, as texts have learned tokens."""
+
+    def targets_in(self, rows: NDArray[np.int64]) -> int:
+        """Targets that count in `rows`, at least one in each row."""
+
+
+def target_counter(data: TrainingSet) -> Callable[[NDArray[np.int64]], int]:
+    """How many targets count in some rows, by which losses are divided: the rows, unless it is weighted."""
+    return data.targets_in if isinstance(data, Weighted) else len
+
+
 class Trainable(Protocol):
     """The part of a workload that training ranks use."""
 
@@ -49,4 +63,4 @@ class Trainable(Protocol):
         """The loss of the plan's `train.loss`, summed over targets, shape `()`; smoothed only in training."""
 
     def correct(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """How many targets the model's best guess hits, shape `()`."""
+        """How many targets that count the model's best guess hits, shape `()`."""

@@ -66,7 +66,7 @@ class Update:
         norm = gradient_norm(self._groups, self._mesh, whole=self._communication.averages_gradients)
         if self._scaled:
             norm = norm / self.scaler["scale"]
-        set_rates(self._optimizers, rate)
+        set_rates(self._optimizers, rate, step=step)
         if self._on_device:
             self._apply_on_device(loss, norm, step)
         elif math.isfinite(norm):

@@ -22,6 +22,8 @@ class MicroBatch:
     """`(rows, …)`"""
     counted: int
     """The first `counted` rows are real; those after them only fill up the shape and weigh nothing."""
+    weight: int
+    """Targets that count in them: as many as rows, or for instance the learned tokens of texts."""
 
 
 @runtime_checkable

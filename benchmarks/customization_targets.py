@@ -1,0 +1,58 @@
+"""What was asked for of each way of customizing, beside what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.record import target
+
+Rows = dict[str, dict[str, Any]]
+_Figure = tuple[str, str, tuple[str, ...], Callable[..., float], Callable[[float], bool]]
+_FIGURES: list[_Figure] = [
+    (
+        "SST-2, full, test accuracy",
+        "at least 0.9",
+        ("sst2/full",),
+        lambda full: full["quality"],
+        lambda found: found >= 0.9,
+    ),
+    (
+        "SST-2, LoRA, points under full",
+        "at most 1",
+        ("sst2/full", "sst2/lora"),
+        lambda full, lora: 100 * (full["quality"] - lora["quality"]),
+        lambda found: found <= 1,
+    ),
+    (
+        "SST-2, LoRA, share of parameters trained",
+        "under 0.05",
+        ("sst2/lora",),
+        lambda lora: lora["trained_parameters"] / lora["parameters"],
+        lambda found: found < 0.05,
+    ),
+    (
+        "SST-2, an epoch of full over one of the probe",
+        "at least 20",
+        ("sst2/full", "sst2/probe"),
+        lambda full, probe: full["seconds_an_epoch"] / probe["seconds_an_epoch"],
+        lambda found: found >= 20,
+    ),
+    (
+        "TREC-6, full, test accuracy",
+        "at least 0.965",
+        ("trec/full",),
+        lambda full: full["quality"],
+        lambda found: found >= 0.965,
+    ),
+]
+
+
+def list_targets(rows: Rows) -> list[dict[str, Any]]:
+    """The figures whose runs are all there."""
+    targets = []
+    for name, wanted, needed, measure, met in _FIGURES:
+        if all(run in rows for run in needed):
+            measured = round(measure(*(rows[run] for run in needed)), 4)
+            targets.append(target(name, wanted, measured, met=met(measured)))
+    return targets
