@@ -162,16 +162,24 @@ class TextClassification:
         return (logits.argmax(1) == targets).sum()
 
     def export(self, plan: dict[str, Any], recipe: Recipe, weights: Path, folder: Path) -> None:
-        """A folder that transformers reads: weights, configuration, tokenizer."""
-        from recaster.customization.build import load_merged
+        """A folder that transformers reads: weights, configuration, tokenizer; an adapter also by itself."""
+        from recaster.customization.build import load_trained
+        from recaster.customization.protocol import load_method
+        from recaster.exporting.adapter_form import ADAPTER, write_adapter_form
         from recaster.exporting.open_folder import write_open_folder
 
-        model = load_merged(self, plan, weights)
+        trained = load_trained(self, plan, weights)
+        longest = recipe.data.text.max_tokens  # type: ignore[union-attr] # `kind` says it is there
+        preprocessing = {"kind": self.kind, "max_tokens": longest}
+        if plan["base"]:
+            write_adapter_form(
+                folder / ADAPTER, trained, base=Path(plan["base"]), preprocessing=preprocessing
+            )
+        model = load_method(plan).merge(trained, plan).eval()
         assert isinstance(model, OpenModel)  # noqa: S101
         tokenizer = Path(plan["base"]) if plan["base"] else Path(plan["prepared"]) / _TOKENIZER
-        longest = recipe.data.text.max_tokens  # type: ignore[union-attr] # `kind` says it is there
         write_open_folder(folder, network=model.network, tokenizer=tokenizer)
-        write_json(folder / "preprocessing.json", {"kind": self.kind, "max_tokens": longest})
+        write_json(folder / "preprocessing.json", preprocessing)
 
     @torch.no_grad()
     def predict(

@@ -1,0 +1,104 @@
+"""Artifacts as graphs to export, with batches to check them on.
+
+text      input_ids, attention_mask  (batch, length) int64
+picture   pixels                     (batch, channels, height, width) float32, 0..1
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from recaster.core.errors import RecipeError
+from recaster.core.files import read_json
+from recaster.data.token_shards import read_token_shard
+from recaster.exporting.onnx import Graph, Inputs
+
+_BATCH_ROWS, _MOST_ROWS = 32, 1024
+_SHAPES = ((2, 9), (1, 3), (5, 24), (3, 17))
+"""Rows and tokens of made-up batches."""
+
+
+def read_graph(artifact: Path, prepared: Path | None) -> Graph:
+    """The model of an artifact's folder, and batches of its kind.
+
+    Args:
+        prepared: the folder of the data that it was trained on, where that is at hand: its validation
+            rows are the batches, else made-up ones are.
+
+    Raises:
+        RecipeError: there is no such graph of this kind of model.
+    """
+    about = read_json(artifact / "preprocessing.json")
+    if about["kind"] == "text":
+        return _read_text(artifact, about, prepared)
+    raise RecipeError(
+        "Models of this kind have no ONNX form here.",
+        where=str(artifact),
+        value=about["kind"],
+        repair="use --format hf",
+    )
+
+
+class _Network(nn.Module):
+    """A transformers classifier from its tensors to its logits."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logits `(batch, labels)`."""
+        logits: Tensor = self.network(input_ids=input_ids, attention_mask=attention_mask).logits
+        return logits
+
+
+def _read_text(artifact: Path, about: dict[str, Any], prepared: Path | None) -> Graph:
+    from transformers import AutoModelForSequenceClassification
+
+    network = AutoModelForSequenceClassification.from_pretrained(
+        artifact, local_files_only=True, use_safetensors=True, dtype=torch.float32
+    )
+    config = network.config
+    examples = (
+        _read_texts(prepared)
+        if prepared
+        else _make_texts(config.vocab_size, about["max_tokens"], config.pad_token_id or 0)
+    )
+    free = {0: "batch", 1: "length"}
+    return Graph(
+        module=_Network(network).eval(),
+        examples=examples,
+        free={"input_ids": free, "attention_mask": free},
+        static=False,
+        real=prepared is not None,
+    )
+
+
+def _read_texts(prepared: Path) -> list[Inputs]:
+    """The validation split, as it is in order of length: batches of many shapes."""
+    shard, padding = read_token_shard(prepared, "validation"), read_json(prepared / "splits.json")["padding"]
+    rows = np.linspace(0, len(shard.labels) - 1, min(_MOST_ROWS, len(shard.labels))).astype(np.int64)
+    pieces = [rows[start : start + _BATCH_ROWS] for start in range(0, len(rows), _BATCH_ROWS)]
+    return [_to_inputs(shard.padded(piece, padding), padding) for piece in pieces]
+
+
+def _make_texts(vocabulary: int, longest: int, padding: int) -> list[Inputs]:
+    """Random tokens, the later rows of a batch ever shorter."""
+    chosen, batches = np.random.default_rng(0), []
+    for rows, tokens in _SHAPES:
+        made = chosen.integers(0, vocabulary, (rows, min(tokens, longest)))
+        made[made == padding] = (padding + 1) % vocabulary
+        for row in range(1, rows):
+            made[row, max(1, made.shape[1] - row) :] = padding
+        batches.append(_to_inputs(made, padding))
+    return batches
+
+
+def _to_inputs(tokens: NDArray[np.int64], padding: int) -> Inputs:
+    return {"input_ids": tokens, "attention_mask": (tokens != padding).astype(np.int64)}
