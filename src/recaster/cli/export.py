@@ -48,6 +48,33 @@ def export(
     sys.stdout.write((json.dumps(value) if as_json else _show_export(value)) + "\n")
 
 
+def publish(
+    model: Annotated[str, typer.Argument(help="a model's name, or models:/NAME/VERSION", metavar="MODEL")],
+    *,
+    to: Annotated[str, typer.Option(help="hf:org/name or path:DIR")],
+    push: Annotated[
+        bool, typer.Option("--push", help="put it on the hub; without it nothing leaves")
+    ] = False,
+    as_json: _Json = False,
+) -> None:
+    """Write a folder that is ready for a model hub; push it only when told."""
+    from recaster.core.settings import find_settings
+    from recaster.pipeline.export_verbs import publish_model
+    from tasks.show_progress import TerminalReporter
+
+    value = publish_model(find_settings(Path.cwd()), model, to, push=push, reporter=TerminalReporter())
+    sys.stdout.write((json.dumps(value) if as_json else _show_published(value, to)) + "\n")
+
+
+def _show_published(value: dict[str, Any], to: str) -> str:
+    lines = [f"  version {value['version']} of {value['source']} is ready in {value['folder']}"]
+    if value["pushed"]:
+        lines.append(f"  pushed: {value['pushed']}")
+    elif to.startswith("hf:"):
+        lines.append("  nothing was sent: read its README.md, then run the same command with --push")
+    return "\n".join(lines)
+
+
 def _show_export(value: dict[str, Any]) -> str:
     lines = [f"  {name:<28}{size / 2**20:>9.2f} MiB" for name, size in value["files"].items()]
     rows = "rows of the validation split" if value.get("real_rows") else "made-up rows"

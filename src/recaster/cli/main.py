@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(models.app)
 app.command()(export.export)
+app.command()(export.publish)
 RecipePath = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="override one value, as section.key=value")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="fail when another cast holds the model")]

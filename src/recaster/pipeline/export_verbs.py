@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recaster.bases.reference import parse_reference
-from recaster.core.errors import RecipeError
+from recaster.core.errors import RecipeError, ServiceError
 from recaster.core.files import commit_directory, read_json, storage_errors
 from recaster.core.progress import Reporter
 from recaster.core.settings import Settings
@@ -107,6 +108,56 @@ def export_model(
     write_new_folder(to, fill)
     files = {path.relative_to(to).as_posix(): path.stat().st_size for path in _files(to)}
     return {**facts, "folder": str(to), "files": files}
+
+
+def publish_model(
+    settings: Settings, name: str, to: str, *, push: bool, reporter: Reporter
+) -> dict[str, Any]:
+    """Write a folder that is ready for a hub; put it there only when told.
+
+    Args:
+        name: of a registered model (its champion), or `models:/NAME/VERSION`.
+        to: `path:DIR`, a new folder; or `hf:org/name`, whose folder is kept under RECASTER_HOME.
+        push: of hf: put the folder into the hub's repository.
+
+    Raises:
+        RecipeError: `to` is malformed, or the hub refuses.
+        ExportError: the model's folder is not ready for a hub.
+        ServiceError: the hub does not answer; the folder is written.
+    """
+    from recaster.exporting.hub import check_hub_ready, push_folder
+
+    kind, _, place = to.partition(":")
+    repository = re.fullmatch(r"[\w.-]+/[\w.-]+", place) if kind == "hf" else None
+    if not (repository or (kind == "path" and place.strip())) or (push and kind != "hf"):
+        raise RecipeError(
+            "A folder is not pushed." if push and kind == "path" else "This names no place to publish to.",
+            where="--push" if push and kind == "path" else "--to",
+            value=to,
+            repair="write --to hf:org/name, or --to path:DIR without --push",
+        )
+    source = find_source(settings, name, reporter)
+    check_hub_ready(source.folder)
+    if kind == "path":
+        folder = Path(place)
+        write_new_folder(folder, lambda work: _copy(source.folder, work))
+    else:
+        folder = settings.home / "published" / place.replace("/", "--")
+        shutil.rmtree(folder, ignore_errors=True)  # of a former version
+        write_new_folder(folder, lambda work: _copy(source.folder, work))
+    facts = {"source": name, "version": source.version, "folder": str(folder), "pushed": None}
+    if not push:
+        return facts
+    if settings.offline:
+        raise ServiceError(
+            "Offline is switched on: nothing was pushed.",
+            where="RECASTER_OFFLINE",
+            value=str(folder),
+            repair="unset it; the folder is written",
+        )
+    reporter.say(f"pushing {folder} to {to}")
+    message = f"{source.name or Path(name).name} version {source.version or 'unknown'}"
+    return {**facts, "pushed": push_folder(folder, place, message=message)}
 
 
 def write_new_folder(to: Path, fill: Callable[[Path], None]) -> None:

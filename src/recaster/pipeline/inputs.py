@@ -145,6 +145,7 @@ def register_inputs(cast: Cast, trained: StepResult, evaluation: StepResult) -> 
     return {
         "run_id": trained.facts["run_id"],
         "evaluation": evaluation.ref,
+        "card": cast.recipe.card.model_dump(),
         "store": cast.settings.tracking_uri,
         "code": code_of("register"),
     }

@@ -112,6 +112,19 @@ class GateSection(Section):
     champion: Comparison
 
 
+class CardSection(Section):
+    """What only people can say on the model's card."""
+
+    intended_use: str | None = None
+    """Who may use the model for what."""
+    limits: str | None = None
+    """What it must not be used for, and where it is known to be weak."""
+    languages: list[str] = Field(default_factory=list)
+    """Of its texts, as ISO 639-1 codes."""
+    data_name: str | None = None
+    """Of the data set, as a hub or its authors call it; without it the recipe's name."""
+
+
 class ScheduleSection(Section):
     """When the cast is repeated."""
 
@@ -140,6 +153,7 @@ class Recipe(Section):
     communication: CommunicationSection = CommunicationSection()
     evaluate: EvaluateSection = EvaluateSection()
     gate: GateSection
+    card: CardSection = CardSection()
     schedule: ScheduleSection | None = None
     search: SearchSection | None = None
 
