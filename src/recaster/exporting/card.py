@@ -110,12 +110,16 @@ def read_licence(card: Path) -> str | None:
 
 def join_licences(chain: list[Origin]) -> str:
     """All licences of the chain, each once, as an SPDX expression."""
-    return " AND ".join(dict.fromkeys(origin.licence for origin in chain))
+    parts: list[str] = []
+    for licence in dict.fromkeys(origin.licence for origin in chain):
+        parts += [f"({licence})"] if " OR " in licence else licence.split(" AND ")
+    distinct = list(dict.fromkeys(parts))
+    return " AND ".join(distinct) if len(distinct) > 1 else chain[0].licence
 
 
 def _front_matter(artifact: Path, recipe: Recipe, facts: CardFacts) -> list[str]:
     joined, pipeline = join_licences(facts.chain), _PIPELINES.get(recipe.workload)
-    alone = len({origin.licence for origin in facts.chain}) == 1
+    alone = " " not in joined
     front: dict[str, Any] = {"license": joined.lower() if alone else "other"}
     if not alone:
         front["license_name"] = joined.lower().replace(" ", "-")
