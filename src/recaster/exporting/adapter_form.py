@@ -58,26 +58,29 @@ def write_adapter_form(
     for head in heads:
         part = network.base_model.model.get_submodule(head)
         tensors |= {f"base_model.model.{head}.{name}": value for name, value in part.state_dict().items()}
-    told = read_json(base / "base.json") if (base / "base.json").exists() else {}
+    about = _describe_base(base, network.get_base_model().config, labelled=bool(heads))
     config.task_type, config.inference_mode = _KINDS[preprocessing["kind"]][1], True
     config.modules_to_save = [head.rpartition(".")[2] for head in heads] or None
-    config.base_model_name_or_path = told.get("reference", str(base))
+    config.base_model_name_or_path = about["reference"]
     folder.mkdir(parents=True)
     config.save_pretrained(folder)
     save_file({name: value.detach().contiguous() for name, value in tensors.items()}, _weights(folder))
-    whole = network.get_base_model().config
-    labels = [whole.id2label[number] for number in range(whole.num_labels)] if heads else []
-    about = {
+    write_json(folder / ADAPTED_BASE, about)
+    write_json(folder / "preprocessing.json", preprocessing)
+    return True
+
+
+def _describe_base(base: Path, config: Any, *, labelled: bool) -> dict[str, Any]:
+    """What adapted_base.json says; `config` is that of the model over it."""
+    told = read_json(base / "base.json") if (base / "base.json").exists() else {}
+    return {
         "reference": told.get("reference", str(base)),
         "licence": told.get("licence"),
         "weights": _hash_weights(base),
         "sizes": _read_sizes(base),
-        "labels": labels,
-        "padding": whole.pad_token_id,
+        "labels": [config.id2label[number] for number in range(config.num_labels)] if labelled else [],
+        "padding": config.pad_token_id,
     }
-    write_json(folder / ADAPTED_BASE, about)
-    write_json(folder / "preprocessing.json", preprocessing)
-    return True
 
 
 def is_adapter(folder: Path) -> bool:

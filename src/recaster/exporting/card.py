@@ -195,6 +195,13 @@ def _loading(artifact: Path, recipe: Recipe) -> list[str]:
             'model.load_state_dict(safetensors.torch.load_file("model.safetensors"))',
             "logits = model.eval()(pictures)  # (rows, channels, height, width), as preprocessing.json says",
         ]
+    elif (artifact / "adapter_config.json").exists():
+        code = [
+            "from peft import PeftModel",
+            "from transformers import AutoModelForCausalLM",
+            'base = AutoModelForCausalLM.from_pretrained(FOLDER + "/base")',
+            "model = PeftModel.from_pretrained(base, FOLDER)  # what was trained, beside the base",
+        ]
     else:
         task = _PIPELINES.get(recipe.workload, recipe.workload)
         code = ["from transformers import pipeline", f'answer = pipeline("{task}", model=FOLDER)']
@@ -293,4 +300,7 @@ def _data_name(recipe: Recipe) -> str:
 
 
 def _is_transformers(artifact: Path) -> bool:
-    return "model_type" in read_json(artifact / "config.json")
+    config = artifact / "config.json"
+    return not config.exists() or "model_type" in read_json(
+        config
+    )  # an adapter's folder has its base's inside

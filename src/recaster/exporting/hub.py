@@ -24,7 +24,8 @@ def check_hub_ready(folder: Path) -> None:
     """
     files = [path for path in folder.rglob("*") if path.is_file()]
     pickles = sorted(path.name for path in files if path.suffix in _CODE_IN_DATA)
-    lacking = [name for name in (CARD, LICENCE, "config.json") if not (folder / name).exists()]
+    config = "adapter_config.json" if (folder / "adapter_config.json").exists() else "config.json"
+    lacking = [name for name in (CARD, LICENCE, config) if not (folder / name).exists()]
     if not any(path.suffix == ".safetensors" for path in files):
         lacking.append("weights as .safetensors")
     if (folder / CARD).exists() and read_licence(folder / CARD) is None:
