@@ -22,9 +22,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.customization_targets import list_targets
-
 from benchmarks.customization_runs import RUNS
+from benchmarks.customization_targets import list_targets
 from benchmarks.record import RESULTS, write_result
 
 ROOT = Path(__file__).parent.parent

@@ -78,6 +78,19 @@ def examined(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return Examined(cast, pipeline.run(cast, SilentReporter()))
 
 
+def test_its_training_is_foreseen(examined: Examined) -> None:
+    checked = pipeline.check(examined.cast, SilentReporter())
+    result, forecast = read_json(examined.step("train") / "result.json"), checked["forecast"]
+    assert forecast["refused"] == []
+    assert forecast["time"]["steps"] == result["steps"]
+    assert (forecast["parameters"], forecast["trained_parameters"]) == (
+        result["parameters"],
+        result["trained_parameters"],
+    )
+    assert forecast["memory"]["resident"] / 2**20 == pytest.approx(result["peak_memory_mib"], rel=0.3)
+    assert [one["exact"] for one in checked["leakage"]] == [0, 0, 0]
+
+
 def test_workloads_and_tiny_recipes_go_together() -> None:
     assert FOUND
     named = {load_recipe(path).workload.replace("-", "_") for path in ROOT.glob("recipes/*/tiny.yaml")}

@@ -133,10 +133,9 @@ def test_full_disk_then_a_larger_one(project: Path, small_disk: Path) -> None:
         assert finished <= present
         finished = present
         if size != "200m":
-            assert cast.returncode == 1, f"{size}: {told}"
-            assert "disk is full" in told and "MiB free" in told and "RECASTER_HOME" in told, (
-                f"{size}: {told}"
-            )
+            # Training sees beforehand that its checkpoints will not fit; all else finds the disk full.
+            reason = {1: "disk is full", 2: "Too little disk"}[cast.returncode]
+            assert reason in told and "MiB free" in told and "RECASTER_HOME" in told, f"{size}: {told}"
             # MLflow may log a traceback of its own before; the last word is the repair.
             assert told.rstrip().splitlines()[-1].strip().startswith("repair:"), f"{size}: {told}"
     assert cast.returncode == 0, told

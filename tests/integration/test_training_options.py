@@ -13,8 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from recaster.recipe.training import Optimizer
-from recaster.training.checkpoint import checkpoint_path, read_weights
+from recaster.training.checkpoint import checkpoint_path, find_checkpoints, read_weights
+from recaster.training.disk_need import measure_state
 from recaster.training.journal import read_journal
+from recaster.training.prepare_model import freeze_parameters
 from tests.conftest import shared_folder
 from tests.integration.training_task import (
     HALF,
@@ -186,3 +188,18 @@ def test_memory_that_does_not_hold_one_sample_is_an_error(tmp_path: Path) -> Non
     write_plan(tmp_path / "run", "wide", micro_batch_size=1)
     with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="micro-batch of one sample"):
         train_all([tmp_path / "run"], spare_mib=16)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in ALONE if name not in {"optimizer-muon", "optimizer-adafactor"}]
+)
+def test_a_checkpoint_is_as_large_as_foreseen(runs: Path, name: str) -> None:
+    plan = json.loads((runs / name / "plan.json").read_text())
+    model = WORKLOAD.build_model({"task": plan["task"]})
+    freeze_parameters(model, plan["train"]["freeze"])
+    newest = find_checkpoints(runs / name / "checkpoints")[-1]
+    found = sum(path.stat().st_size for path in newest.iterdir())
+    headers = 40_000  # names, shapes and hashes
+    foreseen = measure_state(model, plan).checkpoint_bytes
+    assert foreseen <= found <= foreseen + headers
+    assert found < 1.6 * foreseen

@@ -116,19 +116,18 @@ def new(name: ModelName, as_json: Json = False) -> None:
 
 
 @app.command()
-def check(recipe: RecipePath, overrides: Set = None, as_json: Json = False) -> None:
-    """Check a recipe and its data's contract, before any training."""
+def check(recipe: RecipePath, overrides: Set = None, as_json: Json = False) -> int:
+    """Check a recipe and its data, and foresee memory, disk, time and energy, before any training."""
     from recaster import pipeline
+    from recaster.cli.show_check import show_check
+    from recaster.core.errors import ResourceError
     from tasks.show_progress import TerminalReporter
 
-    cast = _open(recipe, overrides)
-    raw = pipeline.snapshot(cast, TerminalReporter())
-    checked = pipeline.validate(cast, raw)
-    _emit(
-        {"recipe": cast.recipe.name, **checked.facts},
-        as_json=as_json,
-        text=(checked.path / "report.md").read_text(),
-    )
+    value = pipeline.check(_open(recipe, overrides), TerminalReporter())
+    _emit(value, as_json=as_json, text=show_check(value))
+    for reason in value["forecast"]["refused"]:
+        _say(f"recaster: {reason}")
+    return ResourceError.exit_code if value["forecast"]["refused"] else 0
 
 
 @app.command()

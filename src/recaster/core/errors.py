@@ -2,6 +2,7 @@
 
     RecasterError                exit code 1, a retry does not help
     ├── RecipeError              2  the recipe or the command line is wrong
+    ├── ResourceError            2  the recipe asks for more memory or disk than there is
     ├── DataError                3  the data set cannot be read or used
     │   └── ContractError        3  the data was read, and breaks its contract
     ├── ServiceError             5  MLflow, Prefect or a remote store did not answer (retryable)
@@ -58,6 +59,12 @@ def _rebuild(kind: type[RecasterError], what: str, where: str, value: str, repai
 
 class RecipeError(RecasterError):
     """The recipe or the command line is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class ResourceError(RecasterError):
+    """The recipe asks for more memory or disk than there is; no step was taken."""
 
     exit_code = 2
 

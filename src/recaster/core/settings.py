@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from recaster.core.errors import StorageError
+from recaster.core.errors import RecipeError, StorageError
 from recaster.core.files import storage_errors
 
 _QUIET = {
@@ -26,6 +26,7 @@ _QUIET = {
     # A remote store that is not ours must not be asked for an update of anything.
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "MPLBACKEND": "Agg",
     # Progress bars and hints of libraries would bury the cast's own lines.
@@ -50,6 +51,8 @@ class Settings:
     """MLflow tracking and registry."""
     prefect_api_url: str | None
     """None: a local Prefect server is kept under `home`."""
+    watts: float | None
+    """What this host takes while it trains, where somebody measured it."""
     offline: bool
     """True where nothing may be fetched: what is not cached is an error at once."""
 
@@ -72,8 +75,12 @@ class Settings:
 def find_settings(start: Path, environment: Mapping[str, str] | None = None) -> Settings:
     """The settings for a file or folder `start`, from the environment and the nearest project.
 
-    Reads RECASTER_HOME, MLFLOW_TRACKING_URI, PREFECT_API_URL, RECASTER_OFFLINE and HF_HUB_OFFLINE. What
-    only one library reads (HF_ENDPOINT, HF_TOKEN, pip's PIP_…, proxies) is left to that library.
+    Reads RECASTER_HOME, MLFLOW_TRACKING_URI, PREFECT_API_URL, RECASTER_OFFLINE, HF_HUB_OFFLINE and
+    RECASTER_WATTS. What only one library reads (HF_ENDPOINT, HF_TOKEN, pip's PIP_…, proxies) is left to
+    that library.
+
+    Raises:
+        RecipeError: RECASTER_WATTS is not a number.
     """
     variables = os.environ if environment is None else environment
     start = start.resolve()
@@ -85,11 +92,21 @@ def find_settings(start: Path, environment: Mapping[str, str] | None = None) -> 
         tracking_uri=variables.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home}/mlflow/mlflow.db",
         prefect_api_url=variables.get("PREFECT_API_URL") or None,
         offline=any(_is_on(variables.get(name, "")) for name in _OFFLINE),
+        watts=_read_watts(variables.get("RECASTER_WATTS")),
     )
 
 
 def _is_on(text: str) -> bool:
     return text.strip().lower() in {"1", "on", "yes", "true"}
+
+
+def _read_watts(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        raise RecipeError(
+            "This is not a number of watts.", where="RECASTER_WATTS", value=text, repair="such as 85"
+        ) from None
 
 
 def _find_project(folder: Path) -> Path:

@@ -10,6 +10,8 @@ from typing import Any
 from recaster.core.errors import RecipeError
 from recaster.core.files import read_json, write_json
 
+_FILLING = ("[PAD]", "<pad>", "</s>", "<|endoftext|>")
+"""Padding and end tokens as tokenizers without a configuration beside them call these."""
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -60,20 +62,17 @@ def open_tokenizer(folder: Path) -> Tokenizer:
 def _padding(folder: Path, inner: Any) -> int:
     """The padding token's number; of a tokenizer without one, its end token's."""
     told = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
-    for key in ("pad_token", "eos_token"):
-        entry = told.get(key)
-        name = entry.get("content") if isinstance(entry, dict) else entry
+    entries = [told.get(key) for key in ("pad_token", "eos_token")]
+    named = [entry.get("content") if isinstance(entry, dict) else entry for entry in entries]
+    for name in (*named, *_FILLING):
         if name and (number := inner.token_to_id(name)) is not None:
             return int(number)
-    number = inner.token_to_id("[PAD]")
-    if number is None:
-        raise RecipeError(
-            "The tokenizer names no padding token.",
-            where="model.base",
-            value=str(folder / "tokenizer_config.json"),
-            repair="add pad_token there",
-        )
-    return int(number)
+    raise RecipeError(
+        "The tokenizer names no padding token.",
+        where="model.base",
+        value=str(folder / "tokenizer_config.json"),
+        repair="add pad_token there",
+    )
 
 
 def train_byte_pairs(texts: Sequence[str], *, vocabulary: int, folder: Path) -> None:

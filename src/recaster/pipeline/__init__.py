@@ -8,6 +8,7 @@ Works from a notebook without Prefect:
 """
 
 from recaster.pipeline.base_verbs import fetch_cast_base
+from recaster.pipeline.check import check, foresee
 from recaster.pipeline.data_verbs import prepare, snapshot, validate, version_data
 from recaster.pipeline.finished import find_finished
 from recaster.pipeline.model_verbs import evaluate, export, train
@@ -29,12 +30,14 @@ __all__ = [
     "StepSummary",
     "TrialJob",
     "TrialOutcome",
+    "check",
     "check_services",
     "evaluate",
     "export",
     "fetch_cast_base",
     "find_finished",
     "find_search",
+    "foresee",
     "history",
     "hold_model",
     "new_recipe",

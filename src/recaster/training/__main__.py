@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 
-from recaster.core.errors import RecasterError, StorageError
-from recaster.core.files import write_json
+from recaster.core.errors import RecasterError
 from recaster.distributed.elastic import FAILURE, fit_plan
 from recaster.distributed.heartbeat import heartbeat
 from recaster.distributed.network import choose_interface
 from recaster.distributed.parent_death import die_with_parent
+from recaster.training.failures import leave_failure
 
 
 def main() -> int:
@@ -25,16 +24,7 @@ def main() -> int:
         with heartbeat(run_dir):
             _train(run_dir)
     except RecasterError as error:
-        failure = {
-            "kind": type(error).__name__,
-            "what": error.what,
-            "where": error.where,
-            "value": None if error.value is None else str(error.value),
-            "repair": error.repair,
-        }
-        with suppress(StorageError):  # no room for it: the parent sees that for itself
-            write_json(run_dir / FAILURE, failure)
-        sys.stderr.write(f"{error}\n")
+        leave_failure(run_dir, error)
         return 1
     return 0
 

@@ -40,12 +40,13 @@ def memory_limit(run_dir: Path, train: Mapping[str, Any], *, data_ranks: int) ->
     try:
         yield size
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         _halve(run_dir, size or share, error)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a tensor did not fit, on the CPU or a GPU."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
         word in str(error) for word in _CPU_WORDS
     )

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import gc
 import importlib
-import resource
 import sys
 import time
-from contextlib import closing, nullcontext
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
@@ -27,11 +27,13 @@ from recaster.distributed.communication.protocol import Communication
 from recaster.distributed.heartbeat import note
 from recaster.distributed.mesh import Mesh, join_mesh
 from recaster.distributed.strategies.build import build_communication, build_strategy, mesh_shape
+from recaster.models.losses import LossSum
 from recaster.models.open_models import Headed
 from recaster.training.averaging import WeightAverage
 from recaster.training.checkpoint import Saved, load_memory, load_newest_checkpoint, read_weights, whole_state
+from recaster.training.disk_need import measure_state, require_room
 from recaster.training.feed import Feed
-from recaster.training.host_memory import keep_freed_memory
+from recaster.training.host_memory import give_back_memory, keep_freed_memory, peak_resident
 from recaster.training.journal import JOURNAL, open_journal, read_journal, write_record
 from recaster.training.loop import StepReport, TrainState, check_finite, train_steps
 from recaster.training.memory_limit import memory_limit
@@ -59,11 +61,25 @@ def train_rank(run_dir: Path) -> None:
         OutOfMemoryError: memory does not hold one sample; before that the process ends, and when it
             is started again takes smaller micro-batches.
     """
-    keep_freed_memory()
     plan: dict[str, Any] = read_json(run_dir / PLAN)
+    with (
+        join_training(plan) as (workload, mesh),
+        memory_limit(run_dir, plan["train"], data_ranks=mesh.data_ranks) as micro_batch_size,
+    ):
+        Run(run_dir, plan, workload, mesh, micro_batch_size).train()
+
+
+@contextmanager
+def join_training(plan: dict[str, Any]) -> Iterator[tuple[Trainable, Mesh]]:
+    """Set this process up as the plan says, and join the ranks that the launcher started.
+
+    Raises:
+        RecipeError: the device does not have the plan's precision.
+    """
+    keep_freed_memory()
     workload: Trainable = importlib.import_module(plan["workload_module"]).WORKLOAD
-    train, section = plan["train"], plan["distributed"]
-    _choose_kernels(deterministic=train["deterministic"])
+    section = plan["distributed"]
+    _choose_kernels(deterministic=plan["train"]["deterministic"])
     with join_mesh(
         device=section["device"],
         threads=section["threads_per_rank"],
@@ -71,9 +87,8 @@ def train_rank(run_dir: Path) -> None:
         # The watchdog names a hung rank long before; what is slow, such as a large save, must not end a run.
         timeout=timedelta(seconds=_PATIENCE * section["hang_timeout_seconds"]),
     ) as mesh:
-        _choose_precision(train["precision"], mesh)
-        with memory_limit(run_dir, train, data_ranks=mesh.data_ranks) as micro_batch_size:
-            Run(run_dir, plan, workload, mesh, micro_batch_size).train()
+        _choose_precision(plan["train"]["precision"], mesh)
+        yield workload, mesh
 
 
 def _choose_kernels(*, deterministic: bool) -> None:
@@ -107,11 +122,11 @@ class Run:
         micro_batch_size: int | None,
     ) -> None:
         self.run_dir, self.plan, self.workload, self.mesh = run_dir, plan, workload, mesh
-        train, prepared = plan["train"], Path(plan["prepared"])
+        train = plan["train"]
         self.train_section: dict[str, Any] = train
         self.micro_batch_size = micro_batch_size
         self.method = load_method(plan)
-        self.data, self.validation = (self._open_split(prepared, name) for name in ("train", "validation"))
+        self.data, self.validation = (self._open_split(name) for name in ("train", "validation"))
         self.sampler = Sampler(
             samples=len(self.data),
             batch_size=train["batch_size"],
@@ -132,17 +147,18 @@ class Run:
         self.saver = Saver(run_dir / CHECKPOINTS, keep=train["keep_checkpoints"], timeout=mesh.timeout)
         self.validations: list[dict[str, Any]] = []
 
-    def _open_split(self, prepared: Path, split: str) -> TrainingSet:
+    def _open_split(self, split: str) -> TrainingSet:
         features = self.method.inputs(self.plan)
-        return (
-            FeatureSet(features, split) if features else self.workload.open_split(prepared, split, self.plan)
-        )
+        if features:
+            return FeatureSet(features, split)
+        return self.workload.open_split(Path(self.plan["prepared"]), split, self.plan)
 
     def _build_model(self) -> None:
         train = self.train_section
         model = build_customized(self.workload, self.plan, say=_say if self.mesh.rank == 0 else None)
         layers = list_layers(model)
         prepare_model(model, train)
+        self.state_size = measure_state(model, self.plan)
         section = self.plan["distributed"]
         self.strategy = build_strategy(
             model,
@@ -188,6 +204,8 @@ class Run:
         """Resume, train to the end, write the result."""
         saved = Saved(module=self.strategy.module, optimizers=self.optimizers, extra=self._extra_state())
         folder = self.run_dir / CHECKPOINTS
+        if self.mesh.rank == 0:
+            require_room(folder, self.state_size, keep=self.train_section["keep_checkpoints"])
         step = load_newest_checkpoint(folder, saved, on_damage=_warn)
         self._recall(step)
         state = TrainState(strategy=self.strategy, update=self.update, average=self.average, step=step)
@@ -201,6 +219,11 @@ class Run:
         if journal:
             journal.close()
             self._write_result(steps=state.step, resumed_at=step)
+
+    def training_loss(self) -> LossSum:
+        """What the steps make small."""
+        own = self.workload.build_loss(self.train_section["loss"], training=True)
+        return self.method.build_loss(own, self.plan)
 
     def _extra_state(self) -> dict[str, Any]:
         averages = self.average.tensors if self.average else {}
@@ -226,9 +249,7 @@ class Run:
         loop = train_steps(
             state,
             feed=self.feed,
-            loss_sum=self.method.build_loss(
-                self.workload.build_loss(train["loss"], training=True), self.plan
-            ),
+            loss_sum=self.training_loss(),
             rate_at=lambda step: peak * share(step),
             mesh=self.mesh,
             seed=train["seed"],
@@ -262,22 +283,28 @@ class Run:
         train, last = self.train_section, report.step == self.steps
         if last or (report.epoch + 1) % train["validate_every_epochs"] == 0:
             note(step=report.step, phase="validate")
+            give_back_memory()
             with self.average.in_place() if self.average else nullcontext():
-                measured = measure_validation(
-                    self.strategy,
-                    self.validation,
-                    mesh=self.mesh,
-                    micro_batch_size=self.micro_batch_size,
-                    batch_size=train["batch_size"],
-                    loss_sum=self.workload.build_loss(train["loss"], training=False),
-                    correct=self.workload.correct,
-                )
+                measured = self.validate(self.validation, micro_batch_size=self.micro_batch_size)
+            give_back_memory()
             self.strategy.module.train()
             record = {"kind": "validation", "step": report.step, "epoch": report.epoch, **measured}
             self.validations.append(record)
             if journal:
                 write_record(journal, record)
         return self._is_over(report.step)
+
+    def validate(self, data: TrainingSet, *, micro_batch_size: int | None) -> dict[str, float]:
+        """See `measure_validation`; the model is left in evaluation mode."""
+        return measure_validation(
+            self.strategy,
+            data,
+            mesh=self.mesh,
+            micro_batch_size=micro_batch_size,
+            batch_size=self.train_section["batch_size"],
+            loss_sum=self.workload.build_loss(self.train_section["loss"], training=False),
+            correct=self.workload.correct,
+        )
 
     def _is_over(self, step: int) -> bool:
         if step == self.steps:
@@ -333,7 +360,7 @@ def _peak_memory_mib(mesh: Mesh) -> float:
     """The most memory this rank held since its start: on its GPU, else of its process."""
     if mesh.device.type == "cuda":
         return round(torch.cuda.max_memory_reserved() / 2**20, 1)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+    return round(peak_resident() / 2**20, 1)
 
 
 def _validations(journal: Path, *, up_to: int) -> list[dict[str, Any]]:

@@ -60,6 +60,14 @@ class StepWindow:
         return record
 
 
+def validation_rows(
+    strategy: Strategy, data: TrainingSet, *, mesh: Mesh, micro_batch_size: int | None, batch_size: int
+) -> int:
+    """Rows of a rank's pass over `data` that `measure_validation` takes."""
+    quick = math.ceil(batch_size / mesh.data_ranks) if isinstance(data, Weighted) else _VALIDATION_ROWS
+    return strategy.rows_per_pass or micro_batch_size or quick
+
+
 @torch.no_grad()
 def measure_validation(
     strategy: Strategy,
@@ -80,9 +88,10 @@ def measure_validation(
     """
     strategy.module.eval()
     loss, hits, count = (torch.zeros((), dtype=torch.float64, device=mesh.device) for _ in range(3))
-    quick = math.ceil(batch_size / mesh.data_ranks) if isinstance(data, Weighted) else _VALIDATION_ROWS
-    passes, rows = strategy.passes or 1, strategy.rows_per_pass or micro_batch_size or quick
-    together = passes * rows * mesh.data_ranks
+    rows = validation_rows(
+        strategy, data, mesh=mesh, micro_batch_size=micro_batch_size, batch_size=batch_size
+    )
+    together = (strategy.passes or 1) * rows * mesh.data_ranks
     for start in range(0, len(data), together):
         pieces = cut_batch(
             np.arange(start, min(start + together, len(data))),

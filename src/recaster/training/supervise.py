@@ -23,6 +23,7 @@ from recaster.core.progress import Progress, Reporter
 from recaster.distributed.elastic import FAILURE
 from recaster.distributed.heartbeat import HEARTBEATS
 from recaster.distributed.watchdog import FAULTS, newest_step
+from recaster.training.failures import raise_failure
 from recaster.training.journal import JOURNAL, read_journal
 
 _POLL_SECONDS = 0.25
@@ -185,10 +186,7 @@ def _stop(launcher: subprocess.Popen[bytes]) -> None:
 
 
 def _raise_failure(run_dir: Path, log: Path, code: int) -> None:
-    if (run_dir / FAILURE).exists():
-        failure = read_json(run_dir / FAILURE)
-        kind = getattr(errors, failure["kind"])
-        raise kind(failure["what"], where=failure["where"], value=failure["value"], repair=failure["repair"])
+    raise_failure(run_dir)
     if not (run_dir / "result.json").exists():
         if free_bytes(run_dir) < _FULL_BYTES:  # then the ranks could not even write why they ended
             raise disk_full(run_dir)
