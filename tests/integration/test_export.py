@@ -22,6 +22,7 @@ from recaster.exporting import onnx
 from recaster.exporting.adapter_form import ADAPTER, check_base
 from recaster.exporting.graphs import read_graph
 from recaster.pipeline.export_verbs import export_model
+from tests.conftest import ROOT
 from tests.contract.method_runs import make_project, write_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -30,10 +31,11 @@ _TOKENS = torch.tensor([[2, 40, 41, 42, 3], [2, 50, 3, 0, 0]])
 
 
 class Released(NamedTuple):
-    """Two adapters over one base, registered as models `one` and `two`."""
+    """Two adapters over one base: a registered model `one`, and another model's folder."""
 
     casts: dict[str, pipeline.Cast]
     base: Path
+    two: str
 
     def export(self, source: str, to: Path, **options: Any) -> dict[str, Any]:
         wanted = {"form": "hf", "int8": False, "adapter_only": False, "base": None, **options}
@@ -52,11 +54,11 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Released:
         for seed, name in enumerate(("one", "two"), 1)
     }
     patch.undo()
-    for cast in casts.values():
-        assert pipeline.run(cast, SilentReporter()).accepted
+    assert pipeline.run(casts["one"], SilentReporter()).accepted
+    two = pipeline.run_to(casts["two"], "export", SilentReporter()).path
     base = pipeline.fetch_cast_base(casts["one"], SilentReporter())
     assert base
-    return Released(casts, base.path)
+    return Released(casts, base.path, str(two))
 
 
 def _load(folder: Path) -> Any:
@@ -103,10 +105,10 @@ def test_the_folder_is_read_where_recaster_is_not(released: Released, tmp_path: 
 
 
 def test_adapters_share_a_base(released: Released, tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        told = released.export(name, tmp_path / name, adapter_only=True)
+    for name, source in (("one", "one"), ("two", released.two)):
+        told = released.export(source, tmp_path / name, adapter_only=True)
         assert sum(told["files"].values()) < 200_000
-        released.export(name, tmp_path / f"{name}-merged")
+        released.export(source, tmp_path / f"{name}-merged")
     both = _over(released.base, tmp_path / "one")
     both.load_adapter(tmp_path / "two", adapter_name="two")
     for adapter, name in (("default", "one"), ("two", "two"), ("default", "one")):
@@ -170,6 +172,37 @@ def test_onnx_answers_as_torch_does(released: Released, tmp_path: Path) -> None:
                 atol=1e-4,
                 rtol=0,
             )
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> pipeline.Cast:
+    """A registered classifier of pictures."""
+    folder = tmp_path_factory.mktemp("pictures") / "a project"
+    folder.mkdir()
+    shutil.copy(ROOT / "recipes" / "image-classification" / "tiny.yaml", folder / "tiny.yaml")
+    patch = pytest.MonkeyPatch()
+    for name in ("RECASTER_HOME", "MLFLOW_TRACKING_URI"):
+        patch.delenv(name, raising=False)
+    cast = pipeline.open_cast(folder / "tiny.yaml", _QUICK[1:])
+    patch.undo()
+    assert pipeline.run(cast, SilentReporter()).accepted
+    return cast
+
+
+def test_pictures_too_in_int8_with_measured_ranges(digits: pipeline.Cast, tmp_path: Path) -> None:
+    from onnxruntime import InferenceSession
+
+    options: dict[str, Any] = {"form": "onnx", "int8": True, "adapter_only": False, "base": None}
+    name = digits.recipe.name
+    told = export_model(digits.settings, name, tmp_path / "int8", reporter=SilentReporter(), **options)
+    assert told["real_rows"] and told["difference"]["int8"]["agreement"] > 0.95
+    session = InferenceSession(str(tmp_path / "int8" / "model_int8.onnx"), providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"pixels": torch.rand(3, 1, 8, 8).numpy()})
+    assert logits.shape == (3, len(digits.recipe.data.labels))
+    served = pipeline.run_to(digits, "export", SilentReporter()).path
+    made_up = read_graph(served, None)
+    assert not made_up.real
+    onnx.write_onnx(made_up, tmp_path / "noise.onnx")
 
 
 class _Other(torch.nn.Module):
