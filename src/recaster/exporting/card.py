@@ -301,6 +301,5 @@ def _data_name(recipe: Recipe) -> str:
 
 def _is_transformers(artifact: Path) -> bool:
     config = artifact / "config.json"
-    return not config.exists() or "model_type" in read_json(
-        config
-    )  # an adapter's folder has its base's inside
+    # An adapter's folder has its base's configuration inside.
+    return not config.exists() or "model_type" in read_json(config)

@@ -41,6 +41,14 @@ class Traced(Protocol):
         """Logits, each block's output `(rows, tokens, width)`, and which tokens count, `(rows, tokens)`."""
 
 
+@runtime_checkable
+class Targeted(Protocol):
+    """A model that knows which of its modules adapters go beside."""
+
+    def adapter_targets(self) -> list[str]:
+        """Their names."""
+
+
 class OpenModel(nn.Module):
     """A transformers model; subclasses say what goes in and what comes out."""
 

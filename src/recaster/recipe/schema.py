@@ -20,6 +20,7 @@ from recaster.recipe.training import TrainSection
 
 METRICS = {
     "accuracy": "higher",
+    "top5_accuracy": "higher",
     "macro_f1": "higher",
     "negative_log_likelihood": "lower",
     "calibration_error": "lower",
@@ -28,6 +29,8 @@ METRICS = {
     "token_accuracy": "higher",
 }
 """Every metric that a gate can name, and which direction is better."""
+LEAST_CLASSES = {"top5_accuracy": 6}
+"""Metrics that say nothing of fewer classes."""
 
 
 def _known_metric(name: str) -> str:
@@ -49,15 +52,20 @@ class ModelSection(Section):
     """Of the base, where neither its source nor the catalogue says."""
     width: int = Field(default=32, ge=4, le=1024, multiple_of=4)
     """Of a `scratch:` model: small-cnn's first channels (the second layer has twice as many), or the
-    vectors of a text encoder."""
+    vectors of a text encoder or decoder."""
     depth: int = Field(default=2, ge=1, le=48)
-    """Layers of a `scratch:` text encoder."""
+    """Layers of a `scratch:` text encoder or decoder."""
     vocabulary: int = Field(default=8000, ge=300, le=200_000)
     """Most tokens of the tokenizer that a `scratch:` text model gets, trained on the training split."""
     activation: Literal["relu", "gelu", "silu", "elu", "leaky-relu", "mish"] = "relu"
     """What follows each convolution of a `scratch:` model."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
-    """Share of a `scratch:` model's values that are left out in each training pass."""
+    """Share of a `scratch:` model's values that are left out in each training pass; of mobilenet-v2 those
+    before its head, with a base too."""
+    input_size: int | None = Field(default=None, ge=32, le=1024)
+    """Pixels a side to which mobilenet-v2 scales its pictures; without it they go in as they are. Small
+    pictures are better enlarged: the network divides their sides by 32. Models of transformers say it
+    themselves."""
 
     @property
     def from_scratch(self) -> bool:
@@ -76,6 +84,8 @@ class EvaluateSection(Section):
     """Coverage of each interval."""
     calibration_bins: int = Field(default=15, ge=2)
     """Equal widths of confidence over which the calibration error is summed."""
+    samples: int = Field(default=16, ge=1, le=1000)
+    """Held-out rows on which a model that writes does so, for people to read."""
 
 
 class Bar(Section):
@@ -176,6 +186,16 @@ class Recipe(Section):
                 raise ValueError(
                     f"{told} split.{name} and data.published_splits.{name} say which records are for {name}; "
                     "give one"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _metrics_fit_labels(self) -> Recipe:
+        for metric in (*(bar.metric for bar in self.gate.bars), self.gate.champion.metric):
+            least = LEAST_CLASSES.get(metric, 0)
+            if len(self.data.labels) < least:
+                raise ValueError(
+                    f"{metric} needs {least} labels, and data.labels has {len(self.data.labels)}"
                 )
         return self
 

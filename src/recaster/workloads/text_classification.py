@@ -77,7 +77,7 @@ class TextClassification:
         """Readable, labelled, unique, neither blank nor endless."""
         from recaster.data.contract_text import text_rules
 
-        return text_rules(recipe.data)
+        return text_rules(recipe.data, recipe.contract)
 
     def prepare(
         self, recipe: Recipe, raw: Path, accepted: NDArray[np.int64], base: Path | None, folder: Path
@@ -225,7 +225,12 @@ class TextClassification:
         return classification_metrics(section)
 
     def report(
-        self, recipe: Recipe, predictions: NDArray[np.float64], targets: NDArray[np.int64], folder: Path
+        self,
+        recipe: Recipe,
+        predictions: NDArray[np.float64],
+        targets: NDArray[np.int64],
+        prepared: Path,  # noqa: ARG002
+        folder: Path,
     ) -> dict[str, Any]:
         """Confusion and reliability, and a row a class."""
         from recaster.evaluation.classification_report import report_classes
