@@ -11,6 +11,7 @@ from torch import nn
 
 from recaster.core.errors import TrainingError
 from recaster.core.seeds import derive_seed
+from recaster.customization.base_bits import in_full
 from recaster.customization.protocol import load_method
 
 
@@ -51,10 +52,14 @@ def load_trained(workload: ModelBuilder, plan: dict[str, Any], weights: Path) ->
     """
     from safetensors.torch import load_file
 
+    plan = in_full(plan)
     model = build_customized(workload, plan)
     missing, unexpected = model.load_state_dict(load_file(weights), strict=False)
     trained = {name for name, value in model.named_parameters() if value.requires_grad}
-    lacking = sorted(trained & set(missing)) if plan.get("base") else sorted(missing)
+    shared = {name for name, _ in model.named_parameters(remove_duplicate=False)} - {
+        name for name, _ in model.named_parameters()
+    }
+    lacking = sorted(trained & set(missing) if plan.get("base") else set(missing) - shared)
     if lacking or unexpected:
         raise TrainingError(
             "The trained weights are not those of this model.",

@@ -13,7 +13,7 @@ from pathlib import Path
 from recaster.core.errors import DataError
 from recaster.core.hashing import hash_directory, hash_file, hash_value
 from recaster.core.settings import Settings
-from recaster.data import image_sources, remote, synthetic, text_sources
+from recaster.data import chat_sources, image_sources, remote, synthetic, text_sources
 from recaster.data.records import RawRecord
 from recaster.data.subset import thin
 from recaster.recipe.data import DataSection, Subset
@@ -21,12 +21,13 @@ from recaster.recipe.data import DataSection, Subset
 _BUILTIN: dict[str, tuple[str, Callable[[], Path], Callable[[], Iterator[RawRecord]]]] = {
     "builtin:digits": ("image", image_sources.digits_file, image_sources.read_digits),
     "builtin:synthetic-requests": ("text", synthetic.source_file, synthetic.make_requests),
+    "builtin:synthetic-chats": ("chat", synthetic.source_file, synthetic.make_chats),
 }
 """Kind, the file whose content decides the records, and the records."""
 _FORMS = {
     "image": "an image folder (label/name.png), a .zip of one, a .jsonl or a .csv file",
     "text": "a .jsonl, .csv, .tsv or .txt file (LABEL text)",
-    "chat": "a .jsonl file",
+    "chat": "a .jsonl or .jsonl.gz file of messages or turns",
 }
 
 
@@ -92,9 +93,10 @@ def _read(source: str, data: DataSection, settings: Settings, subset: Subset | N
 def _read_path(path: Path, data: DataSection, subset: Subset | None) -> Iterator[RawRecord] | None:
     if data.image:
         return image_sources.read_images(path, data.image, subset)
-    if not data.text or (found := text_sources.read_texts(path)) is None:
-        return None
-    return thin(lambda: text_sources.read_texts(path) or iter(()), subset) if subset else found
+    read = text_sources.read_texts if data.text else chat_sources.read_chats
+    if (found := read(path)) is None or subset is None:
+        return found
+    return thin(lambda: read(path) or iter(()), subset)
 
 
 def _locate(source: str, data: DataSection, settings: Settings) -> Path:

@@ -19,6 +19,8 @@ def write_card(
 ) -> None:
     """Write `README.md` into the artifact: data, metrics with intervals, classes, limits, licences."""
     confidence = f"{recipe.evaluate.confidence:.0%}"
+    into = f" into {len(recipe.data.labels)} labels" if recipe.data.labels else ""
+    table = ["| label | rows | precision | recall | f1 |", "|---|---:|---:|---:|---:|"] if classes else []
     lines = [
         "---",
         f"tags: [{recipe.workload}]",
@@ -26,7 +28,7 @@ def write_card(
         "---",
         f"# {recipe.name}",
         "",
-        f"A model for {recipe.workload.replace('-', ' ')} into {len(recipe.data.labels)} labels, from "
+        f"A model for {recipe.workload.replace('-', ' ')}{into}, from "
         f"`{recipe.model.base}` on `{recipe.data.source}`.",
         "",
         f"Data version `{data_version}`, licence of the data: {recipe.data.licence}.",
@@ -37,8 +39,7 @@ def write_card(
         "|---|---:|---:|---:|",
         *(f"| {name} | {m['value']:.4f} | {m['low']:.4f} | {m['high']:.4f} |" for name, m in metrics.items()),
         "",
-        "| label | rows | precision | recall | f1 |",
-        "|---|---:|---:|---:|---:|",
+        *table,
         *(
             f"| {c['label']} | {c['rows']} | {c['precision']:.3f} | {c['recall']:.3f} | {c['f1']:.3f} |"
             for c in classes

@@ -1,4 +1,4 @@
-"""Losses of classification by name, summed over targets so that unequal micro-batches weigh right."""
+"""Losses by name, summed over targets so that unequal micro-batches weigh right."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LossSum = Callable[[Tensor, Tensor], Tensor]
-"""Loss summed over the rows of (logits `(rows, classes)`, targets), shape `()`. Targets are class numbers
-`(rows,)`; for cross-entropy and brier they may be the classes' shares `(rows, classes)`."""
+"""Loss summed over the targets of (logits `(rows, classes)`, targets `(rows,)`), shape `()`; of texts the
+shapes are `(rows, tokens, classes)` and `(rows, tokens)`. For cross-entropy and brier the targets may be the
+classes' shares, of the logits' shape."""
+NO_TARGET = -100
+"""Stands where a token is not learned."""
 
 
 def build_loss(section: Mapping[str, Any], *, training: bool) -> LossSum:
@@ -30,6 +33,26 @@ def build_loss(section: Mapping[str, Any], *, training: bool) -> LossSum:
         gamma = section["gamma"]
         return lambda logits, targets: _focal(logits, targets, gamma)
     return {"margin": _margin, "brier": _brier}[name]
+
+
+def build_token_loss(section: Mapping[str, Any], *, training: bool) -> LossSum:
+    """The loss of a recipe's `train.loss` section over the tokens that are learned."""
+    if section["name"] == "cross-entropy":  # without a copy of the logits, which are large
+        smoothing = section["label_smoothing"] if training else 0.0
+        return lambda logits, targets: F.cross_entropy(
+            logits.flatten(0, 1),
+            targets.flatten(),
+            reduction="sum",
+            ignore_index=NO_TARGET,
+            label_smoothing=smoothing,
+        )
+    loss_sum = build_loss(section, training=training)
+
+    def over_tokens(logits: Tensor, targets: Tensor) -> Tensor:
+        learned = targets != NO_TARGET
+        return loss_sum(logits[learned], targets[learned])
+
+    return over_tokens
 
 
 def _focal(logits: Tensor, targets: Tensor, gamma: float) -> Tensor:

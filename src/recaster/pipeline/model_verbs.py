@@ -161,24 +161,39 @@ def export(cast: Cast, trained: StepResult) -> StepResult:
     def build(folder: Path) -> dict[str, Any]:
         plan = read_plan(cast, trained)
         cast.workload.export(plan, cast.recipe, trained.path / "weights.safetensors", folder)
-        return {"weights_sha256": hash_file(folder / "model.safetensors")}
+        (weights,) = folder.glob("*model.safetensors")
+        return {"weights_sha256": hash_file(weights)}
 
     return run_step(cast.settings.steps, "export", export_inputs(cast, trained), build)
 
 
 def evaluate(cast: Cast, prepared: StepResult, trained: StepResult) -> StepResult:
-    """Export the model, predict the held-out split, measure and draw."""
-    artifact = export(cast, trained).path
-    return evaluate_artifact(cast, prepared, artifact, trained.path / "journal.jsonl")
+    """Export the model, predict the held-out split, measure and draw; and the base, where that can answer."""
+    from recaster.workloads.protocol import Generative
+
+    artifact, base = export(cast, trained).path, find_base(cast)
+    untuned = None
+    if base and isinstance(cast.workload, Generative):
+        untuned = evaluate_artifact(cast, prepared, base.path, None)
+    return evaluate_artifact(cast, prepared, artifact, trained.path / "journal.jsonl", untuned=untuned)
 
 
-def evaluate_artifact(cast: Cast, prepared: StepResult, artifact: Path, journal: Path | None) -> StepResult:
+def evaluate_artifact(
+    cast: Cast,
+    prepared: StepResult,
+    artifact: Path,
+    journal: Path | None,
+    *,
+    untuned: StepResult | None = None,
+) -> StepResult:
     """Measure any model directory on this cast's held-out split, and draw what there is to see.
 
     Args:
         journal: of the training, for its curve; None for a model trained elsewhere.
+        untuned: the same of the model's base, to be told beside it.
     """
     from recaster.evaluation.metrics import measure
+    from recaster.workloads.protocol import Generative
 
     section, workload = cast.recipe.evaluate, cast.workload
 
@@ -196,6 +211,10 @@ def evaluate_artifact(cast: Cast, prepared: StepResult, artifact: Path, journal:
         measured = measure(predictions, targets, workload.metrics(section), section)
         facts = {"metrics": measured, "rows": len(targets)}
         tables = workload.report(cast.recipe, predictions, targets, prepared.path, folder)
+        if isinstance(workload, Generative):
+            tables |= workload.write_samples(artifact, prepared.path, cast.recipe)
+        if untuned:
+            facts["untuned"] = untuned.facts["metrics"]
         write_json(folder / "metrics.json", {**facts, **tables})
         return facts
 

@@ -87,9 +87,12 @@ def register(  # noqa: PLR0917 - one reference from each step
 
 def _describe(evaluation: StepResult) -> str:
     metrics = evaluation.facts["metrics"].items()
-    return f"On {evaluation.facts['rows']} held-out records: " + ", ".join(
+    untuned = evaluation.facts.get("untuned", {})
+    text = f"On {evaluation.facts['rows']} held-out records: " + ", ".join(
         f"{name} {entry['value']:.4f} ({entry['low']:.4f} to {entry['high']:.4f})" for name, entry in metrics
     )
+    before = ", ".join(f"{name} {entry['value']:.4f}" for name, entry in untuned.items())
+    return f"{text}. Its base, untuned: {before}" if untuned else text
 
 
 def _write_card(cast: Cast, artifact: Path, snapshot: StepResult, evaluation: StepResult) -> None:

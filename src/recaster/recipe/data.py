@@ -52,6 +52,8 @@ class ChatShape(Section):
     """Tokens of one training row; longer conversations are cut there, and how many were is reported."""
     max_characters: int = Field(default=1_000_000, ge=1)
     """A longer conversation is a broken record."""
+    max_reply_tokens: int = Field(default=128, ge=1, le=8192)
+    """Where the model stops writing a reply that does not end by itself."""
 
 
 class Subset(Section):
@@ -124,6 +126,9 @@ class ContractSection(Section):
     """Good records of the whole set."""
     min_rows_per_label: int = Field(default=10, ge=1)
     """Fewer would leave a split without the label."""
+    personal_data: Literal["report", "quarantine"] = "report"
+    """What becomes of texts with patterns of mail addresses, phone and card numbers: report counts them in
+    the contract's report; quarantine leaves them out."""
 
 
 class SplitSection(Section):

@@ -171,6 +171,8 @@ class TrainSection(Section):
     """Of first weights, order of samples, augmentation and dropout."""
     epochs: int = Field(ge=1)
     """Passes over the training split."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """End after so many optimizer steps, within an epoch too; the schedule is made for as many."""
     batch_size: int = Field(ge=1)
     """Samples in one optimizer step, over all ranks."""
     micro_batch_size: int | None = Field(default=None, ge=1)

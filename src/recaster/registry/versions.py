@@ -220,6 +220,23 @@ def load_model(client: MlflowClient, name: str, alias: str) -> tuple[PyFuncModel
     """
     import mlflow
 
+    local = _download(client, name, alias)
+    folder = next(local.glob("artifacts/*"))
+    return mlflow.pyfunc.load_model(str(local)), read_json(folder / "preprocessing.json")
+
+
+def find_artifact(client: MlflowClient, name: str, alias: str) -> Path:
+    """The model directory of the version that `alias` names, on this machine.
+
+    Raises:
+        RecasterError: no version has this alias.
+    """
+    return next(_download(client, name, alias).glob("artifacts/*"))
+
+
+def _download(client: MlflowClient, name: str, alias: str) -> Path:
+    import mlflow
+
     version = _aliases(client, name).get(alias)
     if version is None:
         raise RecasterError(
@@ -228,6 +245,4 @@ def load_model(client: MlflowClient, name: str, alias: str) -> tuple[PyFuncModel
             value=alias,
             repair="run a cast first",
         )
-    local = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}"))
-    folder = next(local.glob("artifacts/*"))
-    return mlflow.pyfunc.load_model(str(local)), read_json(folder / "preprocessing.json")
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}"))

@@ -134,6 +134,8 @@ class Run:
             lengths=self.data.lengths,
         )
         self.steps = self.sampler.steps_per_epoch * train["epochs"]
+        if train["max_steps"]:
+            self.steps = min(self.steps, train["max_steps"])
         self._build_model()
         self.feed = Feed(
             self.data,
@@ -269,7 +271,7 @@ class Run:
                         write_record(journal, record)
                 if over:
                     self.strategy.communication.close()
-                if report.ends_epoch and self._end_epoch(report, journal) and not over:
+                if (report.ends_epoch or over) and self._end_epoch(report, journal) and not over:
                     self.strategy.communication.close()
                     over = True
                 if over or report.step % save_every == 0 or self._is_new_best(report):
@@ -344,6 +346,7 @@ class Run:
             "weights_of_step": step,
             "resumed_at": resumed_at,
             "weights_sha256": hash_file(weights),
+            "filled_up": self.sampler.filled_up,
             "parameters": sum(value.numel() for value in parameters),
             "trained_parameters": sum(value.numel() for value in parameters if value.requires_grad),
             "cpu_seconds": round(time.process_time(), 2),  # of this process: since the last start

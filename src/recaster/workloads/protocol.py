@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,3 +73,11 @@ class Workload(Trainable, Protocol):
         Args:
             prepared: whose test split the predictions are of.
         """
+
+
+@runtime_checkable
+class Generative(Protocol):
+    """A workload whose models write; its base can be measured as it is, before any training."""
+
+    def write_samples(self, artifact: Path, prepared: Path, recipe: Recipe) -> dict[str, Any]:
+        """Let the exported model write on held-out rows; return tables that belong beside the metrics."""

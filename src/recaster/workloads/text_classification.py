@@ -77,7 +77,7 @@ class TextClassification:
         """Readable, labelled, unique, neither blank nor endless."""
         from recaster.data.contract_text import text_rules
 
-        return text_rules(recipe.data)
+        return text_rules(recipe.data, recipe.contract)
 
     def prepare(
         self, recipe: Recipe, raw: Path, accepted: NDArray[np.int64], base: Path | None, folder: Path
