@@ -94,9 +94,9 @@ def _read_path(path: Path, data: DataSection, subset: Subset | None) -> Iterator
     if data.image:
         return image_sources.read_images(path, data.image, subset)
     read = text_sources.read_texts if data.text else chat_sources.read_chats
-    if (found := read(path)) is None or subset is None:
-        return found
-    return thin(lambda: read(path) or iter(()), subset)
+    if (found := read(path)) is None:
+        return None
+    return thin(lambda: read(path) or iter(()), subset) if subset else found
 
 
 def _locate(source: str, data: DataSection, settings: Settings) -> Path:

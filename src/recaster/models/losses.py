@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LossSum = Callable[[Tensor, Tensor], Tensor]
-"""Loss summed over the targets of (logits `(rows, classes)`, targets `(rows,)`), shape `()`; of texts the
-shapes are `(rows, tokens, classes)` and `(rows, tokens)`. For cross-entropy and brier the targets may be the
-classes' shares, of the logits' shape."""
+"""Loss summed over the targets of (logits `(rows, classes)`, targets), shape `()`. Targets are class numbers
+`(rows,)`; for cross-entropy and brier they may be the classes' shares `(rows, classes)`. Of texts the shapes
+are `(rows, tokens, classes)` and `(rows, tokens)`."""
 NO_TARGET = -100
 """Stands where a token is not learned."""
 
