@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recaster.cli import models
+from recaster.cli import export, models
 
 if TYPE_CHECKING:
     from recaster.core.settings import Settings
@@ -29,6 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models.app)
+app.command()(export.export)
+app.command()(export.publish)
 RecipePath = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="override one value, as section.key=value")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="fail when another cast holds the model")]

@@ -11,7 +11,7 @@ from typing import Any
 
 from recaster.core.hashing import hash_directory, hash_file, hash_sources
 from recaster.core.steps import StepResult
-from recaster.pipeline.base_verbs import find_base
+from recaster.pipeline.base_verbs import find_base, find_teacher
 from recaster.pipeline.open_cast import Cast
 
 _CODE = {
@@ -122,9 +122,10 @@ def features_inputs(cast: Cast, prepared: StepResult, base: StepResult) -> dict[
 
 def train_inputs(cast: Cast, prepared: StepResult) -> dict[str, Any]:
     """The shards and every decision of the optimisation; the store, since the run lives there."""
-    recipe, base = cast.recipe, find_base(cast)
+    recipe, base, teacher = cast.recipe, find_base(cast), find_teacher(cast)
     return {
         "base": base.content if base else None,
+        "teacher": teacher.content if teacher else None,
         "customize": recipe.customize.model_dump(),
         "name": recipe.name,
         "workload": recipe.workload,
@@ -164,6 +165,7 @@ def register_inputs(cast: Cast, trained: StepResult, evaluation: StepResult) -> 
     return {
         "run_id": trained.facts["run_id"],
         "evaluation": evaluation.ref,
+        "card": cast.recipe.card.model_dump(),
         "store": cast.settings.tracking_uri,
         "code": code_of("register"),
     }
@@ -175,11 +177,12 @@ def training_plan(cast: Cast, prepared: StepResult, features: StepResult | None 
     Args:
         features: for a method that trains on what the base makes of the prepared rows.
     """
-    recipe, base = cast.recipe, find_base(cast)
+    recipe, base, teacher = cast.recipe, find_base(cast), find_teacher(cast)
     return {
         "workload_module": cast.workload_module,
         "prepared": str(prepared.path),
         "base": str(base.path) if base else None,
+        "teacher": str(teacher.path) if teacher else None,
         "features": str(features.path) if features else None,
         "customize": recipe.customize.model_dump(),
         "model_arguments": cast.workload.model_arguments(recipe),

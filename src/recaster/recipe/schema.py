@@ -122,6 +122,19 @@ class GateSection(Section):
     champion: Comparison
 
 
+class CardSection(Section):
+    """What only people can say on the model's card."""
+
+    intended_use: str | None = None
+    """Who may use the model for what."""
+    limits: str | None = None
+    """What it must not be used for, and where it is known to be weak."""
+    languages: list[str] = Field(default_factory=list)
+    """Of its texts, as ISO 639-1 codes."""
+    data_name: str | None = None
+    """Of the data set, as a hub or its authors call it; without it the recipe's name."""
+
+
 class ScheduleSection(Section):
     """When the cast is repeated."""
 
@@ -150,6 +163,7 @@ class Recipe(Section):
     communication: CommunicationSection = CommunicationSection()
     evaluate: EvaluateSection = EvaluateSection()
     gate: GateSection
+    card: CardSection = CardSection()
     schedule: ScheduleSection | None = None
     search: SearchSection | None = None
 
@@ -187,7 +201,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _method_has_a_base(self) -> Recipe:
-        needs = ("probe", "lora", "bitfit", "prompt", "prefix")
+        needs = ("probe", "lora", "bitfit", "prompt", "prefix", "prune")
         if self.model.from_scratch and self.customize.method in needs:
             raise ValueError(
                 f"customize.method {self.customize.method} keeps the base's weights, and {self.model.base} "

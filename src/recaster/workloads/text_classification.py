@@ -168,12 +168,20 @@ class TextClassification:
         return (logits.argmax(1) == targets).sum()
 
     def export(self, plan: dict[str, Any], recipe: Recipe, weights: Path, folder: Path) -> None:
-        """A folder that transformers reads; of word vectors, weights with their own source and tokenizer."""
-        from recaster.customization.build import load_merged
+        """A folder that transformers reads; of word vectors, weights with their own source and tokenizer.
 
-        model, base, prepared = load_merged(self, plan, weights), plan["base"], Path(plan["prepared"])
+        LoRA's adapter is there by itself too.
+        """
+        from recaster.customization.build import load_trained
+        from recaster.customization.protocol import load_method
+        from recaster.exporting.adapter_form import ADAPTER, write_adapter_form
+
+        trained, base, prepared = load_trained(self, plan, weights), plan["base"], Path(plan["prepared"])
         about = read_json(prepared / "splits.json")
         preprocessing = {"kind": self.kind, "max_tokens": about["tokens"]}
+        if base:
+            write_adapter_form(folder / ADAPTER, trained, base=Path(base), preprocessing=preprocessing)
+        model = load_method(plan).merge(trained, plan).eval()
         if isinstance(model, OpenModel):
             from recaster.exporting.open_folder import write_open_folder
 
