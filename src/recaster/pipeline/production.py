@@ -127,7 +127,7 @@ def _to_input(records: list[RawRecord], section: DataSection) -> Any:
             value=None if odd[0].pixels is None else odd[0].pixels.shape,
             repair=f"bring it to (height, width, channels) {shape}",
         )
-    return np.stack(pixels)
+    return np.stack(pixels).astype(np.float32)
 
 
 def _to_question(record: RawRecord) -> list[dict[str, str]]:
