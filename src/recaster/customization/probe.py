@@ -99,7 +99,8 @@ def compute_features(
     """
     encode = _headed(model.eval()).encode
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)
+    # Convolutions are about twice as fast so, and other weights stay as they are; torch's types lack it.
+    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     rows: dict[str, int] = {}
     width = 0
     for split in splits:

@@ -96,7 +96,11 @@ def decode(file: BinaryIO, image: ImageShape) -> Pixels:
     """
     from PIL import Image, ImageOps
 
-    with Image.open(file, formats=_FORMATS) as opened:
+    try:
+        opened = Image.open(file, formats=_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from error
+    with opened:
         if opened.width * opened.height > _MOST_PIXELS:
             size = f"{opened.width} x {opened.height}"
             raise ValueError(

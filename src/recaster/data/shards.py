@@ -34,9 +34,9 @@ class Shard:
     labels: NDArray[np.int64]
     """`(rows,)` class numbers."""
     ids: list[str]
-    minimum: float
+    minimum: float = 0.0
     """The pixel value that is 0 to a model."""
-    maximum: float
+    maximum: float = 1.0
     """The one that is 1."""
 
     def scaled(self, rows: NDArray[np.int64] | slice) -> NDArray[np.float32]:

@@ -193,6 +193,8 @@ class ImageClassification:
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Probabilities and targets of a split, in the shard's order."""
         model, shard = load_picture_model(artifact).eval(), read_shard(prepared, split)
+        # Convolutions are about twice as fast so; torch's own types leave the memory format out.
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         pieces = [
             model(torch.from_numpy(shard.scaled(slice(start, start + _BATCH_ROWS)))).softmax(1)
             for start in range(0, len(shard.labels), _BATCH_ROWS)
