@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,12 @@ import torch.multiprocessing as mp
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from recaster.data.token_shards import TokenShard
 from recaster.distributed.mesh import build_mesh
 from recaster.distributed.strategies.build import build_strategy, mesh_shape
 from recaster.models import mlp, transformer_encoder
-from recaster.models.losses import build_loss
+from recaster.models.causal_models import build_causal_model
+from recaster.models.losses import build_loss, build_token_loss
 from recaster.recipe.distributed import DistributedSection
 from recaster.recipe.training import Optimizer, Schedule
 from recaster.training.checkpoint import Saved, load_newest_checkpoint, read_weights
@@ -32,7 +34,9 @@ from recaster.training.optimizers import build_optimizers, list_layers
 from recaster.training.sampler import Sampler
 from recaster.training.saver import Saver
 from recaster.training.schedule import build_schedule
+from recaster.training.trainable import TrainingSet, target_counter
 from recaster.training.update import Update
+from recaster.workloads.chat import ConversationSet
 
 STEPS, HALF = 10, 5
 BATCH = 16
@@ -110,8 +114,14 @@ def _with_models(*cases: Case) -> list[Case]:
     return both
 
 
+def _of_tokens(*cases: Case) -> list[Case]:
+    """The same cases over rows with unequal numbers of targets."""
+    return [replace(case, model="decoder") for case in cases]
+
+
 SINGLE = Case(strategy="single", ranks=1)
-_ONE = [*_with_models(SINGLE), Case(strategy="single", ranks=1, micro=5)]
+_MICRO = Case(strategy="single", ranks=1, micro=5)
+_ONE = [*_with_models(SINGLE), _MICRO, *_of_tokens(SINGLE, _MICRO)]
 _DDP2 = Case(strategy="ddp", ranks=2)
 _FSDP2 = Case(strategy="fsdp", ranks=2)
 _TENSOR2 = Case(strategy="tensor", ranks=2)
@@ -122,6 +132,9 @@ _TWO = [
     Case(strategy="ddp", ranks=2, micro=3),
     Case(strategy="fsdp", ranks=2, micro=3),
     Case(strategy="tensor", ranks=2, micro=3),
+    *_of_tokens(
+        _DDP2, _FSDP2, Case(strategy="ddp", ranks=2, micro=3), Case(strategy="fsdp", ranks=2, micro=3)
+    ),
 ]
 _HYBRID4 = Case(strategy="fsdp", ranks=4, mesh={"data": 2, "shard": 2})
 _TENSOR4 = Case(strategy="tensor", ranks=4, mesh={"data": 2, "tensor": 2})
@@ -130,6 +143,7 @@ _FOUR = [
     *_with_models(_HYBRID4, _TENSOR4, _PIPE4),
     # 4 rows a rank, of 13 some ranks have only 3: their second micro-batch has no row that counts
     Case(strategy="ddp", ranks=4, micro=3),
+    *_of_tokens(Case(strategy="ddp", ranks=4, micro=3), _HYBRID4),
     Case(strategy="fsdp", ranks=4),
     Case(strategy="fsdp", ranks=4, mesh={"data": 2, "shard": 2}, micro=3),
     Case(strategy="tensor", ranks=4),
@@ -187,8 +201,56 @@ class Rows:
         return self._inputs[rows], self._targets[rows]
 
 
+class Texts(ConversationSet):
+    """Random texts of 6 to 20 tokens, of which 1 to 5 are learned."""
+
+    def __init__(self) -> None:
+        random = np.random.default_rng(2)
+        rows = [random.integers(1, 40, random.integers(6, 21)) for _ in range(SAMPLES)]
+        counts = random.integers(1, 6, SAMPLES)
+        for row, count in zip(rows, counts.tolist(), strict=True):
+            marks = random.permutation(len(row) - 1)[:count]
+            row[marks] = ~row[marks]
+        shard = TokenShard(
+            tokens=np.concatenate(rows).astype(np.int32),
+            offsets=np.concatenate([[0], np.cumsum([len(row) for row in rows])]),
+            labels=counts,
+            ids=[str(number) for number in range(SAMPLES)],
+        )
+        super().__init__(shard, padding=0)
+
+    lengths = None  # the same batches as in the other cases
+
+
+def open_rows(model: str) -> TrainingSet:
+    """What `model` trains on."""
+    return Texts() if model == "decoder" else Rows(model)
+
+
+def expected_targets(model: str) -> list[int]:
+    """Targets that count in each step, over all ranks."""
+    data, count = open_rows(model), target_counter(open_rows(model))
+    sampler = Sampler(samples=len(data), batch_size=BATCH, seed=_SEED)
+    epochs = range(STEPS // sampler.steps_per_epoch)
+    orders = [sampler.order(epoch) for epoch in epochs]
+    return [count(sampler.rows(order, step)) for order in orders for step in range(sampler.steps_per_epoch)]
+
+
 def build_model(name: str) -> nn.Module:
     torch.manual_seed(11)
+    if name == "decoder":
+        return build_causal_model(
+            base=None,
+            scratch={
+                "vocabulary": 40,
+                "tokens": 32,
+                "width": 32,
+                "depth": 2,
+                "dropout": 0.0,
+                "padding": 0,
+                "end": 2,
+            },
+        )
     if name == "mlp":
         return mlp.build_model(features=24, classes=5, hidden=32, depth=4, dropout=0.0)
     return transformer_encoder.build_model(
@@ -276,12 +338,14 @@ def _run(case: Case, folder: Path, *, resume: Path | None = None) -> None:
         steps=STEPS,
         steps_per_epoch=sampler.steps_per_epoch,
     )
+    loss = {"name": "cross-entropy", "label_smoothing": 0.1}
+    build = build_token_loss if case.model == "decoder" else build_loss
     reports = []
     with closing(saver):
         for report in train_steps(
             TrainState(strategy=strategy, update=update, average=None, step=step),
             feed=Feed(
-                Rows(case.model),
+                open_rows(case.model),
                 sampler,
                 strategy,
                 mesh,
@@ -289,7 +353,7 @@ def _run(case: Case, folder: Path, *, resume: Path | None = None) -> None:
                 seed=_SEED,
                 steps=STEPS,
             ),
-            loss_sum=build_loss({"name": "cross-entropy", "label_smoothing": 0.1}, training=True),
+            loss_sum=build(loss, training=True),
             rate_at=lambda step: rate * schedule(step),
             mesh=mesh,
             seed=_SEED,

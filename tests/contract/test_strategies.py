@@ -16,7 +16,7 @@ import torch
 
 from tests.conftest import shared_folder
 from tests.contract import strategy_runs
-from tests.contract.strategy_runs import BATCH, CASES, MAX_NORM, MOVES, SAMPLES, SINGLE, Case, Move
+from tests.contract.strategy_runs import CASES, MAX_NORM, MOVES, SINGLE, Case, Move
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 _FLOAT32, _FLOAT32_EXACT, _BF16 = 4.2e-5, 2e-5, 5e-3
@@ -80,7 +80,7 @@ def test_each_row_is_reported_once(runs: Path, case: Case) -> None:
         assert sum(reports[step][2] for reports in ranks) == wanted[2]
         loss = sum(reports[step][1] for reports in ranks)
         assert loss == pytest.approx(wanted[1], rel=_NORM[case.precision])
-    assert [report[2] for report in reference] == 2 * [BATCH, BATCH, BATCH, BATCH, SAMPLES % BATCH]
+    assert [report[2] for report in reference] == strategy_runs.expected_targets(case.model)
 
 
 @pytest.mark.parametrize("move", MOVES, ids=lambda move: move.name)

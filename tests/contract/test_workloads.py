@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import json
 import math
 import shutil
 import sys
@@ -23,6 +24,7 @@ from recaster import pipeline
 from recaster.core.files import read_json
 from recaster.core.hashing import hash_file
 from recaster.core.progress import Progress, SilentReporter
+from recaster.data.packed import PackedRecord, read_accepted
 from recaster.pipeline.inputs import training_plan
 from recaster.recipe.load import load_recipe
 from recaster.tracking.runs import open_tracking
@@ -212,6 +214,28 @@ def test_it_exports_an_open_artifact(examined: Examined) -> None:
     np.testing.assert_allclose(told, np.load(examined.step("evaluate") / "predictions.npy"), atol=1e-6)
     model: Any = mlflow.pyfunc.load_model(str(local))
     assert len(model.predict(model.input_example)) == 1
+
+
+def test_it_answers_new_records(examined: Examined, tmp_path: Path) -> None:
+    """`predict` reads records as their owners write them, in a file of their own."""
+    cast = examined.cast
+    records = read_accepted(examined.step("snapshot"), np.arange(3))
+    source = tmp_path / "new.jsonl"
+    source.write_text("".join(json.dumps(_to_line(record, cast.workload.kind)) + "\n" for record in records))
+    rows = pipeline.predict(cast.settings, cast.recipe.name, source)
+    assert [row["id"] for row in rows] == [record.id for record in records]
+    answers = [row.get("label", row.get("reply")) for row in rows]
+    assert all(isinstance(answer, str) and answer for answer in answers)
+
+
+def _to_line(record: PackedRecord, kind: str) -> dict[str, Any]:
+    """A record as a line of a JSON lines file."""
+    content: dict[str, Any] = {
+        "image": lambda: {"image": record.pixels.tolist()},
+        "text": lambda: {"text": record.text},
+        "chat": lambda: {"messages": json.loads(record.text)},
+    }[kind]()
+    return {"id": record.id, **content}
 
 
 def _check_modeling_code(artifact: Path) -> None:

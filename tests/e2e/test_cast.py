@@ -83,7 +83,7 @@ def _check_served(project: Path, told: dict[str, object], tmp_path: Path) -> Non
     steps = project / ".recaster" / "steps"
     refs = {step["step"]: step["ref"] for step in told["steps"]}  # type: ignore[attr-defined]
     images = np.load(steps / refs["prepare"] / "test.images.npy")
-    np.save(tmp_path / "pixels.npy", images.transpose(0, 2, 3, 1) * np.float32(16))
+    np.save(tmp_path / "pixels.npy", images.transpose(0, 2, 3, 1).astype(np.float32))
     uri = f"sqlite:///{project}/.recaster/mlflow/mlflow.db"
     arguments = [str(tmp_path / "pixels.npy"), str(steps / refs["evaluate"] / "predictions.npy")]
     subprocess.run(

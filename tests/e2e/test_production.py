@@ -76,7 +76,9 @@ def test_mlflow_serves_the_champion(project: Path, tmp_path: Path) -> None:
     _, told = cast.communicate(timeout=200)
     assert cast.returncode == 0, told
     steps, port = project / ".recaster" / "steps", free_port()
-    images = np.load(next((steps / "prepare").glob("*/test.images.npy"))).transpose(0, 2, 3, 1) * 16.0
+    images = (
+        np.load(next((steps / "prepare").glob("*/test.images.npy"))).transpose(0, 2, 3, 1).astype(np.float32)
+    )
     wanted = np.load(next((steps / "evaluate").glob("*/predictions.npy")))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     uri = f"sqlite:///{project}/.recaster/mlflow/mlflow.db"

@@ -8,17 +8,21 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from recaster.models.losses import NO_TARGET
 from recaster.recipe.training import Optimizer
 from recaster.training.checkpoint import checkpoint_path, find_checkpoints, read_weights
 from recaster.training.disk_need import measure_state
 from recaster.training.journal import read_journal
 from recaster.training.prepare_model import freeze_parameters
 from tests.conftest import shared_folder
+from tests.contract.strategy_runs import open_rows
 from tests.integration.training_task import (
+    EPOCHS,
     HALF,
     STEPS,
     WORKLOAD,
@@ -53,6 +57,8 @@ ALONE: dict[str, dict[str, Any]] = {
     "half": {"task": "mlp", "precision": "fp16", "ema_decay": 0.8},
     "cnn": {"task": "cnn"},
     "channels-last": {"task": "cnn", "channels_last": True},
+    "tokens": {"task": "decoder"},
+    "ended": {"task": "encoder", "max_steps": 7},
     "unclipped": {"task": "encoder", "max_gradient_norm": None},
     **{
         f"optimizer-{name}": {"task": "encoder", "optimizer": {"name": name, "learning_rate": 0.003}}
@@ -64,7 +70,7 @@ TOGETHER: dict[str, dict[str, Any]] = {
     for scheme in ("allreduce", "powersgd", "topk", "local-sgd", "diloco")
 }
 FOUR = {"four": {"task": "encoder"}, "four-rounded": {"task": "encoder", "communication": "bf16"}}
-RESUMED = ["average", "half", "frozen", *(name for name in ALONE if name.startswith("optimizer-"))]
+RESUMED = ["average", "half", "frozen", "tokens", *(name for name in ALONE if name.startswith("optimizer-"))]
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +107,27 @@ def test_a_cut_run_ends_with_the_same_bits(runs: Path, name: str) -> None:
     assert resumed["weights_sha256"] == whole["weights_sha256"]
     steps = _read(runs / "cut" / name, "train", "step")
     assert steps == list(range(1, STEPS + 1))
+
+
+def test_a_run_ends_within_an_epoch_and_is_validated(runs: Path) -> None:
+    assert result_of(runs / "ended")["steps"] == 7
+    assert _read(runs / "ended", "train", "steps") == [7] * 7
+    assert _read(runs / "ended", "validation", "step") == [STEPS // EPOCHS, 7]
+    assert (runs / "ended" / "checkpoints" / f"{7:08d}").is_dir()
+
+
+def test_losses_are_a_learned_token_s(runs: Path) -> None:
+    """The journal's validation, against the loss of all rows together in one pass."""
+    model, data = WORKLOAD.build_model({"task": "decoder"}), open_rows("decoder")
+    model.load_state_dict(load_file(runs / "tokens" / "weights.safetensors"), strict=False)
+    tokens, targets = data.batch(np.arange(len(data)), seed=None)
+    learned = targets != NO_TARGET
+    with torch.no_grad():
+        logits = model.eval()(tokens)[learned]
+    nats = torch.nn.functional.cross_entropy(logits, targets[learned])
+    hits = (logits.argmax(1) == targets[learned]).float().mean()
+    assert _read(runs / "tokens", "validation", "loss")[-1] == pytest.approx(float(nats), rel=1e-5)
+    assert _read(runs / "tokens", "validation", "accuracy")[-1] == pytest.approx(float(hits), abs=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name in ALONE if name.startswith("optimizer-")])

@@ -17,12 +17,13 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from recaster.models import small_cnn
-from recaster.models.losses import LossSum, build_loss
+from recaster.models.losses import LossSum, build_loss, build_token_loss
 from recaster.recipe.communication import CommunicationSection
 from recaster.recipe.distributed import DistributedSection
 from recaster.recipe.training import TrainSection
 from recaster.training.checkpoint import find_checkpoints
 from recaster.training.rank import train_rank
+from recaster.training.trainable import TrainingSet
 from tests.contract import strategy_runs
 
 EPOCHS, STEPS, HALF = 2, 10, 5
@@ -62,14 +63,15 @@ class _Workload:
             )
         return _Wide() if plan["task"] == "wide" else strategy_runs.build_model(plan["task"])
 
-    def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> strategy_runs.Rows:
-        return _Pictures("mlp") if plan["task"] == "cnn" else strategy_runs.Rows(plan["task"])
+    def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:
+        return _Pictures("mlp") if plan["task"] == "cnn" else strategy_runs.open_rows(plan["task"])
 
     def build_loss(self, section: dict[str, Any], *, training: bool) -> LossSum:
-        return build_loss(section, training=training)
+        by_rows, by_tokens = (build(section, training=training) for build in (build_loss, build_token_loss))
+        return lambda logits, targets: (by_tokens if logits.ndim == 3 else by_rows)(logits, targets)
 
     def correct(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return (logits.argmax(1) == targets).sum()
+        return (logits.argmax(-1) == targets).sum()
 
 
 WORKLOAD = _Workload()

@@ -41,10 +41,10 @@ def test_shares_are_met_for_each_label() -> None:
 
 def test_exact_and_near_duplicates_form_groups() -> None:
     random = np.random.default_rng(0)
-    pictures = random.random((3000, 64)).astype(np.float32)
+    pictures = random.random((3000, 1, 8, 8)).astype(np.float32)
     pictures[2500] = pictures[3]
     pictures[2999] = pictures[3] + 0.01
-    groups = group_duplicates(pictures, distance=0.05)
+    groups = group_duplicates(pictures, distance=0.05, span=1.0)
     assert groups[3] == groups[2500] == groups[2999] == 3
     assert len(set(groups.tolist())) == 2998
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recaster.cli import models
+from recaster.cli import export, models
 
 if TYPE_CHECKING:
     from recaster.core.settings import Settings
@@ -29,6 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models.app)
+app.command()(export.export)
+app.command()(export.publish)
 RecipePath = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="override one value, as section.key=value")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="fail when another cast holds the model")]
@@ -324,13 +326,31 @@ def schedule(recipe: RecipePath, overrides: Set = None, as_json: Json = False) -
 @app.command()
 def predict(
     name: ModelName,
-    source: Annotated[Path, typer.Argument(help="a .jsonl or .csv file, or an image folder")],
+    source: Annotated[Path, typer.Argument(help="a file or folder as data.source has it")],
     alias: Annotated[str, typer.Option(help="which version")] = "champion",
     as_json: Json = False,
 ) -> None:
-    """Label new pictures with the model in production."""
+    """Label new records, or answer new conversations, with the model in production."""
     from recaster import pipeline
+    from recaster.cli.show import show_prediction
 
     rows = pipeline.predict(_settings(), name, source, alias=alias)
-    lines = [f"{row['id']}\t{row['label']}\t{row['p_' + row['label']]:.4f}" for row in rows]
-    _emit({"predictions": rows}, as_json=as_json, text="\n".join(lines))
+    _emit({"predictions": rows}, as_json=as_json, text="\n".join(show_prediction(row) for row in rows))
+
+
+@app.command()
+def chat(
+    name: Annotated[str, typer.Argument(help="the model's name, or an exported folder", metavar="NAME")],
+    alias: Annotated[str, typer.Option(help="which version")] = "champion",
+    system: Annotated[str | None, typer.Option(help="the system's message, such as a persona")] = None,
+    temperature: Annotated[float, typer.Option(help="0: always the likeliest reply", min=0.0)] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Talk with a chat model; a line from standard input is a message, an empty one ends."""
+    from recaster import pipeline
+    from recaster.cli.chat import talk
+
+    voice = pipeline.open_voice(_settings(), name, alias=alias)
+    messages = talk(voice, system=system, temperature=temperature, aloud=not as_json)
+    if as_json:
+        _emit({"messages": messages}, as_json=True, text="")

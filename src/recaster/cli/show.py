@@ -76,13 +76,25 @@ def show_step(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def show_prediction(row: dict[str, Any]) -> str:
+    """A line of `predict`: the id, then the label and its probability, or the reply."""
+    if "reply" in row:
+        return f"{row['id']}\t{row['reply']}"
+    return f"{row['id']}\t{row['label']}\t{row['p_' + row['label']]:.4f}"
+
+
+def _first_metric(metrics: dict[str, dict[str, float]]) -> str:
+    name, entry = next(iter(metrics.items()))
+    return f"{name} {entry['value']:.4f}"
+
+
 def show_history(casts: list[dict[str, Any]]) -> str:
     """A line a cast."""
-    lines = [f"{'finished':<26}{'model':<16}{'version':<9}{'verdict':<10}{'data':<14}accuracy"]
+    lines = [f"{'finished':<26}{'model':<16}{'version':<9}{'verdict':<10}{'data':<14}metric"]
     lines += [
         f"{cast['finished']:<26}{cast['name']:<16}{cast['model_version']:<9}"
         f"{'promoted' if cast['accepted'] else 'refused':<10}{cast['data_version'][:12]:<14}"
-        f"{cast['metrics']['accuracy']['value']:.4f}"
+        f"{_first_metric(cast['metrics'])}"
         for cast in casts
     ]
     return "\n".join(lines)

@@ -9,6 +9,7 @@
     ├── RegistryError            1  MLflow answered, and refused what it was asked
     ├── StorageError             1  a folder cannot be written, or is full
     ├── BaseModelError           1  an open model's files are damaged, unsafe, or not what was named
+    ├── ExportError              1  an exported form does not answer as the model does
     ├── LockHeldError            1  another cast of the same model is running (retryable)
     ├── CheckpointError          1  no usable checkpoint is left
     ├── DivergedError            1  loss or gradient became non-finite
@@ -95,6 +96,10 @@ class StorageError(RecasterError):
 
 class BaseModelError(RecasterError):
     """An open model's files are damaged, unsafe, or not what was named; nothing of them was used."""
+
+
+class ExportError(RecasterError):
+    """An exported form does not answer as the model does; it was not written."""
 
 
 class LockHeldError(RecasterError):

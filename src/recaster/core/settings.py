@@ -25,7 +25,9 @@ _QUIET = {
     "PREFECT_API_REQUEST_TIMEOUT": "10",
     # A remote store that is not ours must not be asked for an update of anything.
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    # The bars of transformers would stand between our lines.
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "MPLBACKEND": "Agg",
     # Progress bars and hints of libraries would bury the cast's own lines.

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from recaster.core.errors import RecipeError
 from recaster.customization.protocol import PlainMethod, freeze_all_but
 from recaster.models.open_models import Headed
 
@@ -18,6 +19,13 @@ class BitFit(PlainMethod):
         """Freeze all but biases and, where there is one, the head."""
         head = model.head_names() if isinstance(model, Headed) else []
         biases = [name for name, _ in model.named_parameters() if name.rpartition(".")[2] == "bias"]
+        if not biases:
+            raise RecipeError(
+                "This model has no biases to train.",
+                where="customize.method",
+                value=f"bitfit with {type(model).__name__}",
+                repair="use lora, or full",
+            )
         freeze_all_but(model, [*head, *biases])
         return model
 

@@ -11,6 +11,8 @@ from torch import nn
 
 from recaster.core.errors import TrainingError
 from recaster.core.seeds import derive_seed
+from recaster.customization.base_bits import in_full
+from recaster.customization.distil import TEACHER
 from recaster.customization.protocol import load_method
 
 
@@ -34,10 +36,24 @@ def build_customized(
     report = getattr(model, "report", None)
     model = load_method(plan).apply(model, plan)
     if say and report:
-        every = sum(value.numel() for value in model.parameters())
-        trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
+        every, trained = count_parameters(model)
         say(f"{report.to_text()}; {trained:,} of {every:,} parameters are trained ({trained / every:.2%})")
     return model
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """How many there are, and how many of them are trained; without those of a teacher."""
+    counted = [value for name, value in model.named_parameters() if not name.startswith(TEACHER)]
+    trained = sum(value.numel() for value in counted if value.requires_grad)
+    return sum(value.numel() for value in counted), trained
+
+
+def rests_on_base(plan: dict[str, Any]) -> bool:
+    """Whether the weights that training leaves are only those that it changed; else they are all there are.
+
+    What is frozen is then read from the base and the teacher again.
+    """
+    return bool(plan.get("base") or plan.get("teacher"))
 
 
 def load_trained(workload: ModelBuilder, plan: dict[str, Any], weights: Path) -> nn.Module:
@@ -51,10 +67,14 @@ def load_trained(workload: ModelBuilder, plan: dict[str, Any], weights: Path) ->
     """
     from safetensors.torch import load_file
 
+    plan = in_full(plan)
     model = build_customized(workload, plan)
     missing, unexpected = model.load_state_dict(load_file(weights), strict=False)
     trained = {name for name, value in model.named_parameters() if value.requires_grad}
-    lacking = sorted(trained & set(missing)) if plan.get("base") else sorted(missing)
+    shared = {name for name, _ in model.named_parameters(remove_duplicate=False)} - {
+        name for name, _ in model.named_parameters()
+    }
+    lacking = sorted(trained & set(missing) if rests_on_base(plan) else set(missing) - shared)
     if lacking or unexpected:
         raise TrainingError(
             "The trained weights are not those of this model.",

@@ -5,6 +5,7 @@ train.features.npy   (rows, width) float32      train.labels.npy   train.ids.jso
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -92,14 +93,16 @@ def compute_features(
         open_split: the prepared split of a name, as training reads it.
 
     Returns:
-        Rows of each split, and the features' width.
+        Rows of each split, the features' width, and the processor seconds that they took.
 
     Raises:
         RecipeError: the model has no head of its own.
     """
+    began = time.process_time()
     encode = _headed(model.eval()).encode
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)
+    # Convolutions are about twice as fast so, and other weights stay as they are; torch's types lack it.
+    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     rows: dict[str, int] = {}
     width = 0
     for split in splits:
@@ -115,7 +118,7 @@ def compute_features(
         np.save(folder / f"{split}.labels.npy", torch.cat(targets).numpy())
         write_json(folder / f"{split}.ids.json", data.ids(order))
         rows[split], width = len(order), features[0].shape[1]
-    return {"rows": rows, "width": width}
+    return {"rows": rows, "width": width, "cpu_seconds": round(time.process_time() - began, 2)}
 
 
 def _headed(model: nn.Module) -> Headed:

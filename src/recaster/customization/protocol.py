@@ -30,7 +30,11 @@ class Method(Protocol):
         """
 
     def merge(self, model: nn.Module, plan: Mapping[str, Any]) -> nn.Module:
-        """`apply`'s result, trained, as a model of the usual form that answers the same."""
+        """`apply`'s result, trained, as a model of the usual form that answers the same.
+
+        Raises:
+            RecipeError: there is no such form; what was trained is exported beside its base.
+        """
 
     def build_loss(self, loss_sum: LossSum, plan: Mapping[str, Any]) -> LossSum:
         """The loss over the outputs of `apply`'s result in training mode, from the workload's own."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from recaster.data.contract import RowRule, common_rules
+from recaster.data.packed import unpack_pixels
 from recaster.recipe.data import DataSection
 
 FACTS = ("height", "width", "channels", "non_finite", "minimum", "maximum")
@@ -14,7 +15,7 @@ FACTS = ("height", "width", "channels", "non_finite", "minimum", "maximum")
 
 def describe_image(record: dict[str, Any]) -> dict[str, Any]:
     """The facts of one packed picture."""
-    pixels = np.asarray(record["pixels"] or [], dtype=np.float32)
+    pixels = unpack_pixels(record)
     finite = pixels[np.isfinite(pixels)]
     return {
         **{side: record[side] for side in ("height", "width", "channels")},

@@ -5,10 +5,11 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
-from recaster.data.contract import RowRule, common_rules
-from recaster.recipe.data import DataSection
+from recaster.data.contract import RowRule, common_rules, personal_rule
+from recaster.data.personal_data import count_personal
+from recaster.recipe.data import ContractSection, DataSection
 
-FACTS = ("characters", "words", "control_characters")
+FACTS = ("characters", "words", "control_characters", "personal_data")
 _LAYOUT = frozenset("\t\n\r")
 
 
@@ -16,11 +17,16 @@ def describe_text(record: dict[str, Any]) -> dict[str, Any]:
     """The facts of one packed text."""
     text: str = record["text"] or ""
     controls = sum(unicodedata.category(letter) == "Cc" and letter not in _LAYOUT for letter in text)
-    return {"characters": len(text), "words": len(text.split()), "control_characters": controls}
+    return {
+        "characters": len(text),
+        "words": len(text.split()),
+        "control_characters": controls,
+        "personal_data": sum(count_personal(text).values()),
+    }
 
 
-def text_rules(data: DataSection) -> list[RowRule]:
-    """Readable, labelled, unique, not blank, not endless, without control characters."""
+def text_rules(data: DataSection, contract: ContractSection) -> list[RowRule]:
+    """Readable, labelled, unique, not blank, not endless; personal data by the recipe's policy."""
     import great_expectations.expectations as gxe
 
     assert data.text is not None  # noqa: S101 - the workload's kind
@@ -36,4 +42,5 @@ def text_rules(data: DataSection) -> list[RowRule]:
             gxe.ExpectColumnValuesToBeInSet(column="control_characters", value_set=[0]),
             "has NUL or other control characters",
         ),
+        personal_rule(contract),
     ]

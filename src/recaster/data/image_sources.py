@@ -2,7 +2,7 @@
 
 {"id": "a7", "label": "3", "image": [[0, 5, 13], [0, 1, 9]]}     a line of a JSON lines file
 id,label,p0,p1,p2 …                                              the header of a CSV file
-faces/anna/0001.png                                              an image folder: label/name
+faces/anna/0001.png                                              an image folder, or a zip of one: label/name
 """
 
 from __future__ import annotations
@@ -20,19 +20,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recaster.core.errors import DataError
+from recaster.data.picture_files import decode_files, list_folder
+from recaster.data.picture_zip import list_zip
 from recaster.data.records import RawRecord
-from recaster.recipe.data import ImageShape
+from recaster.data.subset import choose_rows, thin
+from recaster.recipe.data import ImageShape, Subset
 
-_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".gif", ".webp"}
 
+def read_images(path: Path, image: ImageShape, subset: Subset | None) -> Iterator[RawRecord] | None:
+    """The pictures at `path` in a fixed order, or those of `subset`; None when it is of no known kind.
 
-def read_images(path: Path, image: ImageShape) -> Iterator[RawRecord] | None:
-    """The pictures at `path` in a fixed order; None when it is of no known kind."""
-    if path.is_dir():
-        return _read_folder(path)
-    if path.suffix == ".jsonl":
-        return _read_json_lines(path)
-    return _read_csv(path, image) if path.suffix == ".csv" else None
+    Raises:
+        DataError: a zip that cannot be used, a CSV file without its header.
+    """
+    files = list_folder(path) if path.is_dir() else list_zip(path) if path.suffix == ".zip" else None
+    if files is not None:
+        if subset:  # chosen by name, so that the others need not be decoded
+            chosen = choose_rows([(file.id, file.label) for file in files], subset)
+            files = [file for row, file in enumerate(files) if row in chosen]
+        return decode_files(files, image)
+    if path.suffix not in {".jsonl", ".csv"}:
+        return None
+
+    def read() -> Iterator[RawRecord]:
+        return _read_json_lines(path) if path.suffix == ".jsonl" else _read_csv(path, image)
+
+    return thin(read, subset) if subset else read()
 
 
 def digits_file() -> Path:
@@ -55,27 +68,6 @@ def read_digits() -> Iterator[RawRecord]:
             where=f"load_digits, row {number}",
             pixels=row[:-1].reshape(8, 8, 1),
         )
-
-
-def _read_folder(path: Path) -> Iterator[RawRecord]:
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _IMAGE_SUFFIXES)
-    for file in files:
-        name = file.relative_to(path)
-        label = name.parts[0] if len(name.parts) > 1 else None
-        pixels, problem = _read_image(file)
-        yield RawRecord(id=name.as_posix(), label=label, where=str(file), pixels=pixels, problem=problem)
-
-
-def _read_image(file: Path) -> tuple[NDArray[np.float32] | None, str]:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(file) as image:
-            mode = "L" if image.mode in {"1", "L", "I", "I;16"} else "RGB"
-            pixels = np.asarray(image.convert(mode), dtype=np.float32)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        return None, f"not a readable image: {error}"
-    return (pixels[:, :, None] if pixels.ndim == 2 else pixels), ""
 
 
 def _read_json_lines(path: Path) -> Iterator[RawRecord]:

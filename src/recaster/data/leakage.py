@@ -1,6 +1,6 @@
 """Held-out records that training sees too: the same content in two splits of prepared shards.
 
-SPLIT.images.npy (rows, …)                    near: root mean square difference under a distance
+SPLIT.images.npy (rows, …) + SPLIT.range.json near: root mean square difference under a distance
 SPLIT.tokens.npy + SPLIT.offsets.npy          near: nine of ten tokens of the two are in both
 
 Reads the shards of any workload by these names, so that it sees what training sees.
@@ -54,7 +54,9 @@ class _Split:
     ids: list[str]
     digests: list[bytes]
     pictures: NDArray[Any] | None
-    """`(rows, features)`, memory-mapped; whole numbers have the range of their type."""
+    """`(rows, features)`, memory-mapped."""
+    span: float
+    """Largest less smallest legal pixel value."""
     tokens: list[NDArray[np.int64]] | None
     """The different tokens of each row, ascending."""
 
@@ -89,6 +91,7 @@ def _read_split(folder: Path, name: str) -> _Split:
         ids=ids,
         digests=[digest.digest() for digest in digests],
         pictures=None if images is None else images.reshape(len(images), -1),
+        span=0.0 if images is None else _read_span(folder / f"{name}.range.json"),
         tokens=None if tokens is None else [_different(row) for row in _rows(tokens, offsets)],
     )
 
@@ -113,7 +116,7 @@ def _compare(first: _Split, second: _Split, *, pair: tuple[str, str], distance: 
     near: dict[int, int] = {}
     if first.pictures is not None and second.pictures is not None:
         others = _sample(others, most=int(_OPERATIONS / max(1, first.pictures.size)))
-        near = _near_pictures(first.pictures, second.pictures, others, distance=distance)
+        near = _near_pictures(first.pictures, second.pictures, others, distance=distance * first.span)
     elif first.tokens is not None and second.tokens is not None:
         others = _sample(others, most=_MOST_TEXTS)
         near = _near_tokens(first.tokens, second.tokens, others)
@@ -137,12 +140,12 @@ def _sample(rows: NDArray[np.int64], *, most: int) -> NDArray[np.int64]:
 def _near_pictures(
     first: NDArray[Any], second: NDArray[Any], rows: NDArray[np.int64], *, distance: float
 ) -> dict[int, int]:
-    wanted = _scaled(second[rows])
+    wanted = second[rows].astype(np.float32)
     own = np.einsum("ij,ij->i", wanted, wanted, dtype=np.float64)
-    limit = distance**2 * first.shape[1] + 1e-6
+    limit = distance**2 * first.shape[1] * (1 + 1e-6) + 1e-6
     near: dict[int, int] = {}
     for start in range(0, len(first), _BLOCK_ROWS):
-        block = _scaled(first[start : start + _BLOCK_ROWS])
+        block = first[start : start + _BLOCK_ROWS].astype(np.float32)
         squares = np.einsum("ij,ij->i", block, block, dtype=np.float64)
         gaps = squares[:, None] + own[None, :] - 2.0 * (block @ wanted.T)
         for mine, place in np.argwhere(gaps <= limit).tolist():
@@ -150,10 +153,9 @@ def _near_pictures(
     return near
 
 
-def _scaled(pictures: NDArray[Any]) -> NDArray[np.float32]:
-    """Pixels 0..1."""
-    largest = np.iinfo(pictures.dtype).max if np.issubdtype(pictures.dtype, np.integer) else 1
-    return np.asarray(pictures, dtype=np.float32) / np.float32(largest)
+def _read_span(path: Path) -> float:
+    minimum, maximum = read_json(path)
+    return float(maximum - minimum)
 
 
 def _near_tokens(

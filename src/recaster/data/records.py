@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
+"""`(height, width, channels)` in the source's own range; of 8 bits where that holds them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawRecord:
@@ -16,8 +19,8 @@ class RawRecord:
     label: str | None
     where: str
     """File and row, for messages."""
-    pixels: NDArray[np.float32] | None = None
-    """Of a picture, `(height, width, channels)` in the source's own range; None when it could not be read."""
+    pixels: Pixels | None = None
+    """Of a picture; None when it could not be read."""
     text: str | None = None
     """Of a text; of a conversation the JSON list of its messages. None when it could not be read."""
     problem: str = ""

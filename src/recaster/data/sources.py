@@ -13,19 +13,21 @@ from pathlib import Path
 from recaster.core.errors import DataError
 from recaster.core.hashing import hash_directory, hash_file, hash_value
 from recaster.core.settings import Settings
-from recaster.data import image_sources, remote, synthetic, text_sources
+from recaster.data import chat_sources, image_sources, remote, synthetic, text_sources
 from recaster.data.records import RawRecord
-from recaster.recipe.data import DataSection
+from recaster.data.subset import thin
+from recaster.recipe.data import DataSection, Subset
 
 _BUILTIN: dict[str, tuple[str, Callable[[], Path], Callable[[], Iterator[RawRecord]]]] = {
     "builtin:digits": ("image", image_sources.digits_file, image_sources.read_digits),
     "builtin:synthetic-requests": ("text", synthetic.source_file, synthetic.make_requests),
+    "builtin:synthetic-chats": ("chat", synthetic.source_file, synthetic.make_chats),
 }
 """Kind, the file whose content decides the records, and the records."""
 _FORMS = {
-    "image": "an image folder (label/name.png), a .jsonl or a .csv file",
+    "image": "an image folder (label/name.png), a .zip of one, a .jsonl or a .csv file",
     "text": "a .jsonl, .csv, .tsv or .txt file (LABEL text)",
-    "chat": "a .jsonl file",
+    "chat": "a .jsonl or .jsonl.gz file of messages or turns",
 }
 
 
@@ -40,14 +42,14 @@ def hash_source(data: DataSection, settings: Settings) -> str:
 
 
 def read_records(data: DataSection, settings: Settings) -> Iterator[RawRecord]:
-    """All records of the source, then those of the published splits, in a fixed order.
+    """The source's records or their subset, then those of the published splits, in a fixed order.
 
     Raises:
         DataError: a source is not there, of no known kind, or another than its checksum says.
         ServiceError: an address does not answer.
     """
     for split, source in _sources(data):
-        for record in _read(source, data, settings):
+        for record in _read(source, data, settings, None if split else data.subset):
             yield replace(record, id=record.id and f"{split}/{record.id}", split=split) if split else record
 
 
@@ -65,11 +67,11 @@ def _hash(source: str, data: DataSection, settings: Settings) -> str:
     return hash_directory(path) if path.is_dir() else hash_file(path)
 
 
-def _read(source: str, data: DataSection, settings: Settings) -> Iterator[RawRecord]:
+def _read(source: str, data: DataSection, settings: Settings, subset: Subset | None) -> Iterator[RawRecord]:
     if source in _BUILTIN:
         kind, _, read = _BUILTIN[source]
         if kind == data.kind:
-            return read()
+            return thin(read, subset) if subset else read()
         raise DataError(
             f"This built-in data set has records of kind {kind}.",
             where="recipe key data.source",
@@ -77,7 +79,7 @@ def _read(source: str, data: DataSection, settings: Settings) -> Iterator[RawRec
             repair=f"replace data.{data.kind} by data.{kind}, or name another source",
         )
     path = _locate(source, data, settings)
-    found = _read_path(path, data)
+    found = _read_path(path, data, subset)
     if found is None:
         raise DataError(
             "The data source is of no known kind.",
@@ -88,10 +90,13 @@ def _read(source: str, data: DataSection, settings: Settings) -> Iterator[RawRec
     return found
 
 
-def _read_path(path: Path, data: DataSection) -> Iterator[RawRecord] | None:
+def _read_path(path: Path, data: DataSection, subset: Subset | None) -> Iterator[RawRecord] | None:
     if data.image:
-        return image_sources.read_images(path, data.image)
-    return text_sources.read_texts(path) if data.text else None
+        return image_sources.read_images(path, data.image, subset)
+    read = text_sources.read_texts if data.text else chat_sources.read_chats
+    if (found := read(path)) is None:
+        return None
+    return thin(lambda: read(path) or iter(()), subset) if subset else found
 
 
 def _locate(source: str, data: DataSection, settings: Settings) -> Path:

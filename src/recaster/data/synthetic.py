@@ -1,4 +1,4 @@
-"""Synthetic requests to an assistant, made by a seeded script: a text workload without a download.
+"""Synthetic requests to an assistant, and conversations with one, made by a seeded script: no download.
 
 They are templates with words filled in, and nothing measured on them says anything of real language.
 """
@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+from recaster.data.chat_sources import dump_messages
 from recaster.data.records import RawRecord
 
 _ROWS = 1200
@@ -44,6 +45,15 @@ _REQUESTS: dict[str, tuple[str, ...]] = {
     ),
 }
 LABELS = tuple(_REQUESTS)
+_CHATS = 800
+_PERSONA = "You are a brief assistant."
+_REPLIES = {
+    "weather": "I will look up the weather in {place} {time}.",
+    "alarm": "The alarm will ring {time}.",
+    "music": "Now playing {song}.",
+    "message": "I will tell {person}.",
+}
+_ENDINGS = (("thank you", "You are welcome."), ("good bye", "Good bye!"), ("that is all", "Good bye!"))
 
 
 def source_file() -> Path:
@@ -56,13 +66,36 @@ def make_requests() -> Iterator[RawRecord]:
     chosen = random.Random(20)
     for number in range(_ROWS):
         label = LABELS[number % len(LABELS)]
-        text = chosen.choice(_REQUESTS[label]).format(
-            place=chosen.choice(_PLACES),
-            time=chosen.choice(_TIMES),
-            song=chosen.choice(_SONGS),
-            person=chosen.choice(_PEOPLE),
-        )
+        text = chosen.choice(_REQUESTS[label]).format(**_choose_words(chosen))
         text = f"{chosen.choice(_OPENINGS)} {text}".strip()
         yield RawRecord(
             id=f"request-{number:04d}", label=label, where=f"synthetic request {number}", text=text
         )
+
+
+def make_chats() -> Iterator[RawRecord]:
+    """800 conversations of one to three requests, some with a system message; always the same."""
+    chosen = random.Random(21)
+    for number in range(_CHATS):
+        messages = [{"role": "system", "content": _PERSONA}] if chosen.random() < 0.3 else []
+        for _ in range(chosen.randint(1, 3)):
+            topic, words = chosen.choice(LABELS), _choose_words(chosen)
+            messages += _exchange(
+                chosen.choice(_REQUESTS[topic]).format(**words), _REPLIES[topic].format(**words)
+            )
+        messages += _exchange(*chosen.choice(_ENDINGS)) if chosen.random() < 0.5 else []
+        yield RawRecord(
+            id=f"chat-{number:04d}",
+            label=None,
+            where=f"synthetic chat {number}",
+            text=dump_messages(messages),
+        )
+
+
+def _choose_words(chosen: random.Random) -> dict[str, str]:
+    words = {"place": _PLACES, "time": _TIMES, "song": _SONGS, "person": _PEOPLE}
+    return {name: chosen.choice(choices) for name, choices in words.items()}
+
+
+def _exchange(request: str, reply: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": request}, {"role": "assistant", "content": reply}]

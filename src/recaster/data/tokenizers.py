@@ -10,6 +10,8 @@ from typing import Any
 from recaster.core.errors import RecipeError
 from recaster.core.files import read_json, write_json
 
+_FILLING = ("[PAD]", "<pad>", "</s>", "<|endoftext|>")
+"""Padding and end tokens as tokenizers without a configuration beside them call these."""
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -60,20 +62,26 @@ def open_tokenizer(folder: Path) -> Tokenizer:
 def _padding(folder: Path, inner: Any) -> int:
     """The padding token's number; of a tokenizer without one, its end token's."""
     told = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
-    for key in ("pad_token", "eos_token"):
-        entry = told.get(key)
-        name = entry.get("content") if isinstance(entry, dict) else entry
+    entries = [told.get(key) for key in ("pad_token", "eos_token")]
+    named = [entry.get("content") if isinstance(entry, dict) else entry for entry in entries]
+    for name in (*named, *_FILLING):
         if name and (number := inner.token_to_id(name)) is not None:
             return int(number)
-    number = inner.token_to_id("[PAD]")
-    if number is None:
-        raise RecipeError(
-            "The tokenizer names no padding token.",
-            where="model.base",
-            value=str(folder / "tokenizer_config.json"),
-            repair="add pad_token there",
-        )
-    return int(number)
+    raise RecipeError(
+        "The tokenizer names no padding token.",
+        where="model.base",
+        value=str(folder / "tokenizer_config.json"),
+        repair="add pad_token there",
+    )
+
+
+_TURN = ("[PAD]", "<|im_start|>", "<|im_end|>")
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + "
+    "'<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""ChatML, as SmolLM2 and Qwen have it."""
 
 
 def train_byte_pairs(texts: Sequence[str], *, vocabulary: int, folder: Path) -> None:
@@ -85,27 +93,48 @@ def train_byte_pairs(texts: Sequence[str], *, vocabulary: int, folder: Path) -> 
     Args:
         vocabulary: the most tokens it may have, 256 bytes and five special ones among them.
     """
-    from tokenizers import Tokenizer as Inner
-    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import normalizers, processors
 
-    inner = Inner(models.BPE())
-    inner.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    inner.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=list(_SPECIAL),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    inner.train_from_iterator(texts, trainer)
+    normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    inner = _train(texts, vocabulary=vocabulary, special=_SPECIAL, normalizer=normalizer, prefix_space=True)
     inner.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[(name, inner.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
     )
+    keys = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    _save(inner, folder, dict(zip(keys, _SPECIAL, strict=True)))
+
+
+def train_chat_byte_pairs(texts: Sequence[str], *, vocabulary: int, folder: Path) -> None:
+    """Train a byte-level BPE tokenizer with the ChatML template and its tokens; as `train_byte_pairs`."""
+    inner = _train(texts, vocabulary=vocabulary, special=_TURN, normalizer=None, prefix_space=False)
+    names = {"pad_token": "[PAD]", "bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
+    _save(inner, folder, {**names, "chat_template": _CHAT_TEMPLATE})
+
+
+def _train(
+    texts: Sequence[str], *, vocabulary: int, special: Sequence[str], normalizer: Any, prefix_space: bool
+) -> Any:
+    from tokenizers import Tokenizer as Inner
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    inner = Inner(models.BPE())
+    if normalizer is not None:
+        inner.normalizer = normalizer
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(special),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    inner.train_from_iterator(texts, trainer)
+    return inner
+
+
+def _save(inner: Any, folder: Path, told: dict[str, str]) -> None:
     folder.mkdir(parents=True)
     inner.save(str(folder / "tokenizer.json"))
-    keys = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-    names = dict(zip(keys, _SPECIAL, strict=True))
-    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **names})
+    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **told})

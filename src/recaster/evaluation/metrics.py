@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recaster.core.seeds import derive_seed
-from recaster.recipe.schema import EvaluateSection
+from recaster.recipe.schema import LEAST_CLASSES, EvaluateSection
 
 _SMALLEST = 1e-12
+_PROPORTIONS = {"accuracy", "top5_accuracy"}
 Probabilities = NDArray[np.float64]
 Targets = NDArray[np.int64]
 MetricFunction = Callable[[Probabilities, Targets], float]
@@ -26,6 +27,12 @@ MetricFunction = Callable[[Probabilities, Targets], float]
 def accuracy(probabilities: Probabilities, targets: Targets) -> float:
     """Share of rows whose largest probability is the target's."""
     return float((probabilities.argmax(1) == targets).mean())
+
+
+def top5_accuracy(probabilities: Probabilities, targets: Targets) -> float:
+    """Share of rows whose target is among the five largest probabilities; for more than five classes."""
+    best = np.argpartition(probabilities, -5, axis=1)[:, -5:]
+    return float((best == targets[:, None]).any(1).mean())
 
 
 def macro_f1(probabilities: Probabilities, targets: Targets) -> float:
@@ -80,14 +87,17 @@ def measure(
 ) -> dict[str, dict[str, float]]:
     """`{metric: {value, low, high}}`.
 
-    Accuracy is a proportion and has Wilson's interval: resampling a perfect score only gives perfect
-    scores. The others have the percentile bootstrap over rows (macro F1 of a perfect score: 1 to 1).
+    Accuracies are proportions and have Wilson's interval: resampling a perfect score only gives perfect
+    scores. The others have the percentile bootstrap over rows (macro F1 of a perfect score: 1 to 1). A metric
+    that says nothing of so few classes is left out.
     """
     draws = _draws(len(targets), section)
     measured = {}
     for name, function in functions.items():
+        if predictions.ndim > 1 and predictions.shape[1] < LEAST_CLASSES.get(name, 0):
+            continue
         value = function(predictions, targets)
-        if name == "accuracy":
+        if name in _PROPORTIONS:
             low, high = wilson_interval(round(value * len(targets)), len(targets), section.confidence)
         else:
             values = [function(predictions[rows], targets[rows]) for rows in draws]

@@ -28,6 +28,26 @@ def write_open_folder(folder: Path, *, network: Any, tokenizer: Path) -> None:
         tokenizer: the folder that has them.
     """
     network.save_pretrained(folder)
+    _copy_tokenizer(tokenizer, folder)
+
+
+def write_adapter_folder(folder: Path, *, adapted: Any, tokenizer: Path, base: str) -> None:
+    """Write what peft trained beside a transformers model, and that model, untouched, into `folder/base`.
+
+    To read it, peft's `PeftModel.from_pretrained` takes the model of `folder/base`, and `folder`.
+
+    Args:
+        base: the MODEL reference, which the adapter's configuration names.
+    """
+    adapted.active_peft_config.base_model_name_or_path = base
+    adapted.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's own model card, of which nothing is filled in
+    network = adapted.get_base_model()
+    network.save_pretrained(folder / "base")
+    _copy_tokenizer(tokenizer, folder)
+
+
+def _copy_tokenizer(tokenizer: Path, folder: Path) -> None:
     for name in TOKENIZER_FILES:
         if (tokenizer / name).exists() and not (folder / name).exists():
             shutil.copyfile(tokenizer / name, folder / name)

@@ -1,4 +1,4 @@
-"""Losses of classification by name, summed over targets so that unequal micro-batches weigh right."""
+"""Losses by name, summed over targets so that unequal micro-batches weigh right."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LossSum = Callable[[Tensor, Tensor], Tensor]
-"""Loss summed over the rows of (logits `(rows, classes)`, targets `(rows,)`), shape `()`."""
+"""Loss summed over the targets of (logits `(rows, classes)`, targets), shape `()`. Targets are class numbers
+`(rows,)`; for cross-entropy and brier they may be the classes' shares `(rows, classes)`. Of texts the shapes
+are `(rows, tokens, classes)` and `(rows, tokens)`."""
+NO_TARGET = -100
+"""Stands where a token is not learned."""
 
 
 def build_loss(section: Mapping[str, Any], *, training: bool) -> LossSum:
@@ -31,6 +35,26 @@ def build_loss(section: Mapping[str, Any], *, training: bool) -> LossSum:
     return {"margin": _margin, "brier": _brier}[name]
 
 
+def build_token_loss(section: Mapping[str, Any], *, training: bool) -> LossSum:
+    """The loss of a recipe's `train.loss` section over the tokens that are learned."""
+    if section["name"] == "cross-entropy":  # without a copy of the logits, which are large
+        smoothing = section["label_smoothing"] if training else 0.0
+        return lambda logits, targets: F.cross_entropy(
+            logits.flatten(0, 1),
+            targets.flatten(),
+            reduction="sum",
+            ignore_index=NO_TARGET,
+            label_smoothing=smoothing,
+        )
+    loss_sum = build_loss(section, training=training)
+
+    def over_tokens(logits: Tensor, targets: Tensor) -> Tensor:
+        learned = targets != NO_TARGET
+        return loss_sum(logits[learned], targets[learned])
+
+    return over_tokens
+
+
 def _focal(logits: Tensor, targets: Tensor, gamma: float) -> Tensor:
     """Cross entropy in nats, each target weighed by (1 - its probability) ** gamma (Lin et al. 2017)."""
     likelihood = F.log_softmax(logits, 1).gather(1, targets[:, None])[:, 0]
@@ -44,5 +68,5 @@ def _margin(logits: Tensor, targets: Tensor) -> Tensor:
 
 def _brier(logits: Tensor, targets: Tensor) -> Tensor:
     """Squared distance of the probabilities from the target's corner (Brier 1950)."""
-    wanted = F.one_hot(targets, logits.shape[1]).to(logits.dtype)
+    wanted = targets if targets.is_floating_point() else F.one_hot(targets, logits.shape[1]).to(logits.dtype)
     return torch.square(logits.softmax(1) - wanted).sum()

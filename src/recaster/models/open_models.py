@@ -33,6 +33,22 @@ class Headed(Protocol):
         """The modules of `decide`."""
 
 
+@runtime_checkable
+class Traced(Protocol):
+    """A model that shows what its blocks make of an input."""
+
+    def trace(self, inputs: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Logits, each block's output `(rows, tokens, width)`, and which tokens count, `(rows, tokens)`."""
+
+
+@runtime_checkable
+class Targeted(Protocol):
+    """A model that knows which of its modules adapters go beside."""
+
+    def adapter_targets(self) -> list[str]:
+        """Their names."""
+
+
 class OpenModel(nn.Module):
     """A transformers model; subclasses say what goes in and what comes out."""
 
@@ -42,12 +58,45 @@ class OpenModel(nn.Module):
         self.report = report
         """What became of the base's weights; None for fresh ones."""
 
+    @property
+    def config(self) -> Any:
+        """The configuration of the transformers model."""
+        return self.network.config
+
     def layers(self) -> list[str]:
         """Names of the modules that count as layers, from the input on: embeddings, blocks, the rest."""
-        blocks_name, blocks = _find_blocks(self)
+        blocks_name, blocks = self.blocks()
         inside = [f"{blocks_name}.{number}" for number in range(len(blocks))]
         before, after = _around(self, blocks_name)
         return [*before, *inside, *after]
+
+    def blocks(self) -> tuple[str, nn.ModuleList]:
+        """The list of blocks, which holds most of the parameters, and its name."""
+        lists = [(name, part) for name, part in self.named_modules() if isinstance(part, nn.ModuleList)]
+        return max(lists, key=lambda found: sum(value.numel() for value in found[1].parameters()))
+
+    def embeddings(self) -> list[str]:
+        """Names of the modules before the first block."""
+        return _around(self, self.blocks()[0])[0]
+
+    def keep_blocks(self, numbers: Sequence[int]) -> None:
+        """Drop all blocks but those of `numbers` (from 0), in the configuration too.
+
+        Raises:
+            RecipeError: the architecture uses its blocks more than once.
+        """
+        name, blocks = self.blocks()
+        if self.config.num_hidden_layers != len(blocks):
+            raise RecipeError(
+                "The layers of this architecture cannot be dropped one by one.",
+                where="model.base",
+                value=f"{self.config.num_hidden_layers} layers from {len(blocks)} blocks",
+                repair="use a base whose layers have weights of their own",
+            )
+        self.set_submodule(name, nn.ModuleList(blocks[number] for number in numbers))
+        self.config.num_hidden_layers = len(numbers)
+        if kinds := getattr(self.config, "layer_types", None):
+            self.config.layer_types = [kinds[number] for number in numbers]
 
 
 class TextClassifier(OpenModel):
@@ -61,6 +110,12 @@ class TextClassifier(OpenModel):
         """Logits `(rows, labels)` of token numbers `(rows, tokens)`, filled up with the padding token."""
         logits: Tensor = self.network(input_ids=tokens, attention_mask=self._mask(tokens)).logits
         return logits
+
+    def trace(self, inputs: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+        """See `Traced`."""
+        mask = self._mask(inputs)
+        told = self.network(input_ids=inputs, attention_mask=mask, output_hidden_states=True)
+        return told.logits, list(told.hidden_states[1:]), mask
 
     def encode(self, inputs: Tensor) -> Tensor:
         """The first token's last hidden state, `(rows, width)`."""
@@ -96,7 +151,7 @@ class TextClassifier(OpenModel):
             "xlm-roberta": ("classifier",),
             "camembert": ("classifier",),
         }
-        kind = self.network.config.model_type  # type: ignore[union-attr]
+        kind = self.config.model_type
         if kind not in heads:
             raise RecipeError(
                 "This architecture's head cannot be trained apart from its encoder.",
@@ -195,12 +250,6 @@ def _report(network: nn.Module, told: Mapping[str, Any]) -> LoadReport:
         reinitialised=(*sorted(told["missing_keys"]), *sorted(mismatched)),
         ignored=tuple(sorted(told["unexpected_keys"])),
     )
-
-
-def _find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The list of blocks that holds most of the parameters."""
-    lists = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.ModuleList)]
-    return max(lists, key=lambda found: sum(value.numel() for value in found[1].parameters()))
 
 
 def _around(model: nn.Module, blocks: str) -> tuple[list[str], list[str]]:

@@ -14,7 +14,7 @@ from recaster.pipeline.finished import find_finished
 from recaster.pipeline.model_verbs import evaluate, export, train
 from recaster.pipeline.new_recipe import new_recipe
 from recaster.pipeline.open_cast import Cast, check_services, hold_model, open_cast
-from recaster.pipeline.production import predict, promote_by_hand, roll_back_champion
+from recaster.pipeline.production import open_voice, predict, promote_by_hand, roll_back_champion
 from recaster.pipeline.release_verbs import promote, register, version_artifact
 from recaster.pipeline.search import find_search, search, search_trials
 from recaster.pipeline.search_summary import SearchSummary
@@ -42,6 +42,7 @@ __all__ = [
     "hold_model",
     "new_recipe",
     "open_cast",
+    "open_voice",
     "predict",
     "prepare",
     "promote",

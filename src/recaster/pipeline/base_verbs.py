@@ -1,4 +1,4 @@
-"""The base verb: an open model's files in their canonical form, fetched once for all casts."""
+"""The base verb: open models' files in their canonical form, fetched once for all casts."""
 
 from __future__ import annotations
 
@@ -31,8 +31,20 @@ _CODE = (
 
 
 def fetch_cast_base(cast: Cast, reporter: Reporter) -> StepResult | None:
-    """The recipe's base model, licence checked first; None for one with fresh weights."""
+    """The recipe's base model, licence checked first; None for one with fresh weights.
+
+    The model that its method learns from, where there is one, is fetched too.
+    """
     model, accepted = cast.recipe.model, cast.recipe.accept_licences
+    if distil := cast.recipe.customize.distil:
+        fetch_base(
+            cast.settings,
+            distil.teacher,
+            licence=distil.teacher_licence,
+            accepted=accepted,
+            reporter=reporter,
+            key="customize.distil.teacher",
+        )
     if model.from_scratch:
         return None
     return fetch_base(cast.settings, model.base, licence=model.licence, accepted=accepted, reporter=reporter)
@@ -61,6 +73,29 @@ def find_base(cast: Cast, *, needed: bool = True) -> StepResult | None:
     return found
 
 
+def find_teacher(cast: Cast, *, needed: bool = True) -> StepResult | None:
+    """The fetched model that the recipe's method learns from; None for a method without one.
+
+    Args:
+        needed: whether it is an error when it was not fetched yet.
+
+    Raises:
+        RecipeError: it was not fetched yet.
+    """
+    section = cast.recipe.customize.distil
+    if section is None:
+        return None
+    found = find_fetched(cast.settings, section.teacher, licence=section.teacher_licence)
+    if found is None and needed:
+        raise RecipeError(
+            "The teacher was not fetched yet.",
+            where="customize.distil.teacher",
+            value=section.teacher,
+            repair=f"recaster models fetch {section.teacher}",
+        )
+    return found
+
+
 def fetch_base(
     settings: Settings,
     text: str,
@@ -69,6 +104,7 @@ def fetch_base(
     reporter: Reporter,
     accepted: Sequence[str] | None = None,
     refresh: bool = False,
+    key: str = "model.base",
 ) -> StepResult:
     """The base model of a reference or catalogue name: found finished, or fetched now.
 
@@ -76,6 +112,7 @@ def fetch_base(
         licence: what the recipe says of it; needed where neither catalogue nor publisher does.
         accepted: licences that the recipe accepts; None where nobody restricts them.
         refresh: ask where a branch or alias stands, though it was asked before.
+        key: of the recipe, for messages.
 
     Raises:
         RecipeError: the reference is wrong, its licence unknown or not accepted.
@@ -89,9 +126,12 @@ def fetch_base(
     reference = reference or pin(settings, named, say=reporter.say)
     inputs = _inputs(reference, licence)
     found = find_step(settings.steps, "fetch", inputs)
-    told = found.facts["licence"] if found else read_licence(reference, stated=licence, settings=settings)
+    if found:
+        told = found.facts["licence"]
+    else:
+        told = read_licence(reference, stated=licence or _read_card(reference), settings=settings)
     if accepted is not None:
-        check_licence(told, accepted, of=f"the base model {text}", where="model.base")
+        check_licence(told, accepted, of=f"the base model {text}", where=key)
     if found:
         return found
 
@@ -120,6 +160,15 @@ def find_fetched(settings: Settings, text: str, *, licence: str | None) -> StepR
     """
     reference = find_pinned(settings, resolve_base(text))
     return find_step(settings.steps, "fetch", _inputs(reference, licence)) if reference else None
+
+
+def _read_card(reference: Reference) -> str | None:
+    """The licence in the model card of a registered model."""
+    if reference.kind != "models" or reference.folder is None:
+        return None
+    from recaster.exporting.card import read_licence
+
+    return read_licence(reference.folder / "README.md")
 
 
 def list_bases(settings: Settings) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from recaster.core.steps import StepResult, find_step, fingerprint
-from recaster.pipeline.base_verbs import find_base
+from recaster.pipeline.base_verbs import find_base, find_teacher
 from recaster.pipeline.data_verbs import data_is_versioned
 from recaster.pipeline.inputs import (
     code_of_all,
@@ -51,6 +51,8 @@ def find_data_steps(cast: Cast) -> list[StepResult]:
     if (checked := find_step(steps, "validate", validate_inputs(cast, raw))) is None:
         return []
     if not cast.recipe.model.from_scratch and find_base(cast, needed=False) is None:
+        return []
+    if cast.recipe.customize.distil and find_teacher(cast, needed=False) is None:
         return []
     prepared = find_step(steps, "prepare", prepare_inputs(cast, raw, checked))
     return [raw, checked, prepared] if prepared else []

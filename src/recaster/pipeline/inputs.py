@@ -11,20 +11,39 @@ from typing import Any
 
 from recaster.core.hashing import hash_directory, hash_file, hash_sources
 from recaster.core.steps import StepResult
-from recaster.pipeline.base_verbs import find_base
+from recaster.pipeline.base_verbs import find_base, find_teacher
 from recaster.pipeline.open_cast import Cast
 
 _CODE = {
     "snapshot": (
         "data.sources",
         "data.image_sources",
+        "data.picture_files",
+        "data.picture_zip",
+        "data.subset",
         "data.text_sources",
+        "data.chat_sources",
         "data.synthetic",
         "data.records",
         "data.packed",
     ),
-    "validate": ("data.contract", "data.contract_images", "data.contract_text"),
-    "prepare": ("data.packed", "data.split", "data.shards", "data.token_shards", "workloads"),
+    "validate": (
+        "data.contract",
+        "data.contract_images",
+        "data.contract_text",
+        "data.contract_chat",
+        "data.personal_data",
+    ),
+    "prepare": (
+        "data.packed",
+        "data.split",
+        "data.shards",
+        "data.token_shards",
+        "data.tokenizers",
+        "data.chat_tokens",
+        "data.chat_sources",
+        "workloads",
+    ),
     "features": ("customization", "models", "workloads", "data.shards", "data.token_shards", "core.seeds"),
     "train": (
         "training",
@@ -32,12 +51,13 @@ _CODE = {
         "customization",
         "models",
         "workloads",
+        "data.augmentation",
         "data.shards",
         "data.token_shards",
         "core.seeds",
     ),
-    "export": ("exporting", "customization", "models"),
-    "evaluate": ("evaluation", "workloads", "models"),
+    "export": ("exporting", "customization", "models", "workloads"),
+    "evaluate": ("evaluation", "workloads", "models", "data.shards"),
     "register": ("registry", "exporting", "serving"),
     "promote": ("registry",),
 }
@@ -102,9 +122,10 @@ def features_inputs(cast: Cast, prepared: StepResult, base: StepResult) -> dict[
 
 def train_inputs(cast: Cast, prepared: StepResult) -> dict[str, Any]:
     """The shards and every decision of the optimisation; the store, since the run lives there."""
-    recipe, base = cast.recipe, find_base(cast)
+    recipe, base, teacher = cast.recipe, find_base(cast), find_teacher(cast)
     return {
         "base": base.content if base else None,
+        "teacher": teacher.content if teacher else None,
         "customize": recipe.customize.model_dump(),
         "name": recipe.name,
         "workload": recipe.workload,
@@ -144,6 +165,7 @@ def register_inputs(cast: Cast, trained: StepResult, evaluation: StepResult) -> 
     return {
         "run_id": trained.facts["run_id"],
         "evaluation": evaluation.ref,
+        "card": cast.recipe.card.model_dump(),
         "store": cast.settings.tracking_uri,
         "code": code_of("register"),
     }
@@ -155,11 +177,12 @@ def training_plan(cast: Cast, prepared: StepResult, features: StepResult | None 
     Args:
         features: for a method that trains on what the base makes of the prepared rows.
     """
-    recipe, base = cast.recipe, find_base(cast)
+    recipe, base, teacher = cast.recipe, find_base(cast), find_teacher(cast)
     return {
         "workload_module": cast.workload_module,
         "prepared": str(prepared.path),
         "base": str(base.path) if base else None,
+        "teacher": str(teacher.path) if teacher else None,
         "features": str(features.path) if features else None,
         "customize": recipe.customize.model_dump(),
         "model_arguments": cast.workload.model_arguments(recipe),

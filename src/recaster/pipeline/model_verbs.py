@@ -133,7 +133,7 @@ def compute_features(cast: Cast, prepared: StepResult, reporter: Reporter) -> St
     def build(folder: Path) -> dict[str, Any]:
         from recaster.customization import probe
 
-        reporter.say("computing the frozen encoder's features")
+        reporter.say("computing the frozen encoder's features, once, of rows without augmentation")
         plan = training_plan(cast, prepared)
         return probe.compute_features(
             cast.workload.build_model(plan),
@@ -148,8 +148,8 @@ def compute_features(cast: Cast, prepared: StepResult, reporter: Reporter) -> St
 def read_plan(cast: Cast, trained: StepResult) -> dict[str, Any]:
     """The plan of a finished training, with the places of its inputs as they are now."""
     plan: dict[str, Any] = read_json(trained.path / "plan.json")
-    for name in ("prepared", "base", "features"):
-        if plan[name]:
+    for name in ("prepared", "base", "teacher", "features"):
+        if plan.get(name):
             step, fingerprint = Path(plan[name]).parts[-2:]
             plan[name] = str(cast.settings.steps / step / fingerprint)
     return plan
@@ -161,24 +161,39 @@ def export(cast: Cast, trained: StepResult) -> StepResult:
     def build(folder: Path) -> dict[str, Any]:
         plan = read_plan(cast, trained)
         cast.workload.export(plan, cast.recipe, trained.path / "weights.safetensors", folder)
-        return {"weights_sha256": hash_file(folder / "model.safetensors")}
+        (weights,) = folder.glob("*model.safetensors")
+        return {"weights_sha256": hash_file(weights)}
 
     return run_step(cast.settings.steps, "export", export_inputs(cast, trained), build)
 
 
 def evaluate(cast: Cast, prepared: StepResult, trained: StepResult) -> StepResult:
-    """Export the model, predict the held-out split, measure and draw."""
-    artifact = export(cast, trained).path
-    return evaluate_artifact(cast, prepared, artifact, trained.path / "journal.jsonl")
+    """Export the model, predict the held-out split, measure and draw; and the base, where that can answer."""
+    from recaster.workloads.protocol import Generative
+
+    artifact, base = export(cast, trained).path, find_base(cast)
+    untuned = None
+    if base and isinstance(cast.workload, Generative):
+        untuned = evaluate_artifact(cast, prepared, base.path, None)
+    return evaluate_artifact(cast, prepared, artifact, trained.path / "journal.jsonl", untuned=untuned)
 
 
-def evaluate_artifact(cast: Cast, prepared: StepResult, artifact: Path, journal: Path | None) -> StepResult:
+def evaluate_artifact(
+    cast: Cast,
+    prepared: StepResult,
+    artifact: Path,
+    journal: Path | None,
+    *,
+    untuned: StepResult | None = None,
+) -> StepResult:
     """Measure any model directory on this cast's held-out split, and draw what there is to see.
 
     Args:
         journal: of the training, for its curve; None for a model trained elsewhere.
+        untuned: the same of the model's base, to be told beside it.
     """
     from recaster.evaluation.metrics import measure
+    from recaster.workloads.protocol import Generative
 
     section, workload = cast.recipe.evaluate, cast.workload
 
@@ -195,7 +210,11 @@ def evaluate_artifact(cast: Cast, prepared: StepResult, artifact: Path, journal:
             plot_training(read_journal(journal), folder / "training.png")
         measured = measure(predictions, targets, workload.metrics(section), section)
         facts = {"metrics": measured, "rows": len(targets)}
-        tables = workload.report(cast.recipe, predictions, targets, folder)
+        tables = workload.report(cast.recipe, predictions, targets, prepared.path, folder)
+        if isinstance(workload, Generative):
+            tables |= workload.write_samples(artifact, prepared.path, cast.recipe)
+        if untuned:
+            facts["untuned"] = untuned.facts["metrics"]
         write_json(folder / "metrics.json", {**facts, **tables})
         return facts
 

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recaster.core.errors import DataError, RecipeError
+from recaster.core.files import read_json
 from recaster.core.settings import Settings
 
 if TYPE_CHECKING:
     from recaster.data.records import RawRecord
+    from recaster.models.replies import ChatVoice
     from recaster.recipe.data import DataSection
+
+_DESCRIBED = "preprocessing.json"
 
 
 def promote_by_hand(settings: Settings, name: str, version: str) -> dict[str, Any]:
@@ -51,7 +55,7 @@ def roll_back_champion(settings: Settings, name: str) -> dict[str, Any]:
 
 
 def predict(settings: Settings, name: str, source: Path, *, alias: str = "champion") -> list[dict[str, Any]]:
-    """Labels and probabilities of the records in `source` by the version that `alias` names.
+    """Labels and probabilities, or replies, for the records in `source`, by the version that `alias` names.
 
     Raises:
         DataError: a record cannot be read; nothing is predicted then.
@@ -79,10 +83,37 @@ def predict(settings: Settings, name: str, source: Path, *, alias: str = "champi
     return [{"id": record.id, **row} for record, row in zip(records, frame.to_dict("records"), strict=True)]
 
 
+def open_voice(settings: Settings, name: str, *, alias: str = "champion") -> ChatVoice:
+    """The chat model in production, or that of an exported folder where `name` is one, ready to talk.
+
+    Raises:
+        RecasterError: there is no such version.
+        RecipeError: it is no chat model.
+    """
+    from recaster.models.replies import ChatVoice
+    from recaster.registry.versions import find_artifact
+    from recaster.tracking.runs import open_tracking, service_errors
+
+    folder = Path(name)
+    if not (folder / _DESCRIBED).exists():
+        with service_errors(settings.tracking_uri):
+            folder = find_artifact(open_tracking(settings), name, alias)
+    if (kind := read_json(folder / _DESCRIBED)["kind"]) != "chat":
+        raise RecipeError(
+            "This model does not talk.",
+            where=name,
+            value=f"it takes records of kind {kind}",
+            repair="use `recaster predict`, or name a model of the workload chat",
+        )
+    return ChatVoice(folder)
+
+
 def _to_input(records: list[RawRecord], section: DataSection) -> Any:
     if section.image is None:
         import pandas as pd
 
+        if section.chat:
+            return pd.DataFrame({"messages": [_to_question(record) for record in records]})
         return pd.DataFrame({"text": [record.text for record in records]})
     import numpy as np
 
@@ -96,4 +127,22 @@ def _to_input(records: list[RawRecord], section: DataSection) -> Any:
             value=None if odd[0].pixels is None else odd[0].pixels.shape,
             repair=f"bring it to (height, width, channels) {shape}",
         )
-    return np.stack(pixels)
+    return np.stack(pixels).astype(np.float32)
+
+
+def _to_question(record: RawRecord) -> list[dict[str, str]]:
+    """A conversation up to the user's last message, which the model answers anew."""
+    from recaster.data.chat_sources import check_order, parse_messages
+
+    messages = parse_messages(record.text or "[]")
+    while messages and messages[-1]["role"] == "assistant":
+        messages.pop()
+    problem = check_order(messages) or ("" if messages and messages[-1]["role"] == "user" else "no user")
+    if problem:
+        raise DataError(
+            "A conversation cannot be answered.",
+            where=record.where,
+            value=problem,
+            repair="let it have roles system (if any), user, assistant, user … in turn",
+        )
+    return messages

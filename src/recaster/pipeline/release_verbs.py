@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from recaster.core.files import read_json
 from recaster.core.progress import Reporter
 from recaster.core.steps import StepResult, find_step, fingerprint, run_step
+from recaster.pipeline.card_facts import collect_facts
 from recaster.pipeline.data_verbs import commit_version, unversioned_because
 from recaster.pipeline.inputs import code_of, register_inputs
 from recaster.pipeline.model_verbs import evaluate_artifact, export
@@ -46,6 +47,7 @@ def register(  # noqa: PLR0917 - one reference from each step
     Raises:
         ServiceError: MLflow does not answer; nothing is lost, and nothing is there twice after a retry.
     """
+    from recaster.exporting.card import write_card
     from recaster.registry.versions import register_version
     from recaster.tracking.runs import JournalForwarder, log_results, open_tracking
 
@@ -56,7 +58,7 @@ def register(  # noqa: PLR0917 - one reference from each step
         client, artifact = open_tracking(settings), folder / "model"
         JournalForwarder(settings, run_id, trained.path / "journal.jsonl").finish("FINISHED")
         shutil.copytree(export(cast, trained).path, artifact, ignore=shutil.ignore_patterns("manifest.json"))
-        _write_card(cast, artifact, snapshot, evaluation)
+        write_card(artifact, recipe, collect_facts(cast, snapshot, trained, evaluation))
         log_results(
             client,
             run_id,
@@ -87,21 +89,12 @@ def register(  # noqa: PLR0917 - one reference from each step
 
 def _describe(evaluation: StepResult) -> str:
     metrics = evaluation.facts["metrics"].items()
-    return f"On {evaluation.facts['rows']} held-out records: " + ", ".join(
+    untuned = evaluation.facts.get("untuned", {})
+    text = f"On {evaluation.facts['rows']} held-out records: " + ", ".join(
         f"{name} {entry['value']:.4f} ({entry['low']:.4f} to {entry['high']:.4f})" for name, entry in metrics
     )
-
-
-def _write_card(cast: Cast, artifact: Path, snapshot: StepResult, evaluation: StepResult) -> None:
-    from recaster.exporting.card import write_card
-
-    write_card(
-        artifact,
-        cast.recipe,
-        data_version=snapshot.content,
-        metrics=evaluation.facts["metrics"],
-        classes=read_json(evaluation.path / "metrics.json").get("classes", []),
-    )
+    before = ", ".join(f"{name} {entry['value']:.4f}" for name, entry in untuned.items())
+    return f"{text}. Its base, untuned: {before}" if untuned else text
 
 
 def promote(cast: Cast, registered: StepResult, prepared: StepResult, evaluation: StepResult) -> StepResult:

@@ -47,31 +47,28 @@ class DistilOptions(Section):
 
     teacher: str = Field(min_length=1)
     """MODEL reference of a model that was trained for the same labels, such as `models:/NAME@champion`."""
-    layers: int = Field(ge=1)
-    """Of the student, taken evenly from the teacher's."""
+    teacher_licence: str | None = None
+    """Of the teacher, where neither its source nor the catalogue says."""
+    layers: int | None = Field(default=None, ge=1)
+    """Of the student, taken evenly from the teacher's, with the base's embeddings; from the base's own where
+    the two differ in width or architecture. Without it the student is the base as it is."""
     temperature: float = Field(default=2.0, gt=0)
     """Divides both models' logits before they are compared."""
     logits_weight: float = Field(default=0.7, ge=0, le=1)
     """Share of the teacher's answers in the loss; the rest is the labels'."""
     hidden_weight: float = Field(default=1.0, ge=0)
-    """Of the mean squared difference between the student's layers' outputs and those of the teacher's."""
+    """Of the mean squared difference between the student's layers' outputs and those of the teacher's;
+    0 where an architecture does not show its layers (networks for pictures)."""
 
 
 class PruneOptions(Section):
     """Weights that matter least are left out before training."""
 
     structure: Literal["weights", "neurons"]
-    """weights: zeros among the matrices' entries, by magnitude, of the same size on disk; neurons: whole
-    units of the feed-forward layers, so that the model is really smaller."""
+    """weights: zeros among the matrices' entries, by magnitude over all layers, of the same size on disk;
+    neurons: whole units of the feed-forward layers, as many in each, so that the model is really smaller."""
     fraction: float = Field(gt=0, lt=1)
     """How many are left out, of each kind's all."""
-
-
-class QuantizeOptions(Section):
-    """Training that sees the rounding of its weights and activations (Jacob et al. 2018)."""
-
-    bits: Literal[4, 8] = 8
-    """Of the weights; activations have 8."""
 
 
 _OPTIONS: dict[str, str] = {
@@ -81,7 +78,6 @@ _OPTIONS: dict[str, str] = {
     "prefix": "prompt",
     "distil": "distil",
     "prune": "prune",
-    "quantize": "quantize",
 }
 """The section with each method's options; the methods that are not here have none."""
 
@@ -93,13 +89,13 @@ class CustomizeSection(Section):
         "full"
     )
     """probe: the head alone, on features that are computed once; bitfit: biases and the head (Zaken et
-    al. 2021); prompt, prefix: for language models (Lester et al. 2021; Li and Liang 2021)."""
+    al. 2021); prompt, prefix: for language models (Lester et al. 2021; Li and Liang 2021); quantize: every
+    weight, in training that sees the rounding of an int8 export (Jacob et al. 2018)."""
     full: FullOptions = FullOptions()
     lora: LoraOptions = LoraOptions()
     prompt: PromptOptions = PromptOptions()
     distil: DistilOptions | None = None
     prune: PruneOptions | None = None
-    quantize: QuantizeOptions = QuantizeOptions()
 
     @model_validator(mode="after")
     def _options_apply(self) -> CustomizeSection:

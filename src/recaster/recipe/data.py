@@ -25,6 +25,9 @@ class ImageShape(Section):
     """Smallest legal pixel value."""
     maximum: float
     """Largest legal pixel value; pixels are scaled so that minimum..maximum becomes 0..1."""
+    resize: Literal["refuse", "stretch", "crop", "pad"] = "refuse"
+    """What is done with picture files of another size: refuse makes them broken records; stretch changes
+    their proportions; crop keeps the middle; pad adds black borders."""
 
     @model_validator(mode="after")
     def _ordered(self) -> ImageShape:
@@ -49,6 +52,17 @@ class ChatShape(Section):
     """Tokens of one training row; longer conversations are cut there, and how many were is reported."""
     max_characters: int = Field(default=1_000_000, ge=1)
     """A longer conversation is a broken record."""
+    max_reply_tokens: int = Field(default=128, ge=1, le=8192)
+    """Where the model stops writing a reply that does not end by itself."""
+
+
+class Subset(Section):
+    """A part of a large data set."""
+
+    per_label: int = Field(ge=1)
+    """Records of each label, or all where there are fewer."""
+    seed: Seed
+    """Another seed takes others."""
 
 
 class PublishedSplits(Section):
@@ -68,6 +82,8 @@ class DataSection(Section):
     lines, CSV, a folder of pictures by label. Text: JSON lines, CSV, TSV, or lines of `LABEL text`."""
     published_splits: PublishedSplits = PublishedSplits()
     """Records of the others that equal one of these are left out of training."""
+    subset: Subset | None = None
+    """Take a part of `source`; published splits stay whole."""
     licence: str = Field(min_length=1)
     """Of the data, as an SPDX identifier where there is one; it stands on the model's card."""
     labels: list[str] = Field(default_factory=list)
@@ -110,6 +126,9 @@ class ContractSection(Section):
     """Good records of the whole set."""
     min_rows_per_label: int = Field(default=10, ge=1)
     """Fewer would leave a split without the label."""
+    personal_data: Literal["report", "quarantine"] = "report"
+    """What becomes of texts with patterns of mail addresses, phone and card numbers: report counts them in
+    the contract's report; quarantine leaves them out."""
 
 
 class SplitSection(Section):

@@ -20,6 +20,7 @@ from recaster.recipe.training import TrainSection
 
 METRICS = {
     "accuracy": "higher",
+    "top5_accuracy": "higher",
     "macro_f1": "higher",
     "negative_log_likelihood": "lower",
     "calibration_error": "lower",
@@ -28,6 +29,8 @@ METRICS = {
     "token_accuracy": "higher",
 }
 """Every metric that a gate can name, and which direction is better."""
+LEAST_CLASSES = {"top5_accuracy": 6}
+"""Metrics that say nothing of fewer classes."""
 
 
 def _known_metric(name: str) -> str:
@@ -49,15 +52,20 @@ class ModelSection(Section):
     """Of the base, where neither its source nor the catalogue says."""
     width: int = Field(default=32, ge=4, le=1024, multiple_of=4)
     """Of a `scratch:` model: small-cnn's first channels (the second layer has twice as many), or the
-    vectors of a text encoder."""
+    vectors of a text encoder or decoder."""
     depth: int = Field(default=2, ge=1, le=48)
-    """Layers of a `scratch:` text encoder."""
+    """Layers of a `scratch:` text encoder or decoder."""
     vocabulary: int = Field(default=8000, ge=300, le=200_000)
     """Most tokens of the tokenizer that a `scratch:` text model gets, trained on the training split."""
     activation: Literal["relu", "gelu", "silu", "elu", "leaky-relu", "mish"] = "relu"
     """What follows each convolution of a `scratch:` model."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
-    """Share of a `scratch:` model's values that are left out in each training pass."""
+    """Share of a `scratch:` model's values that are left out in each training pass; of mobilenet-v2 those
+    before its head, with a base too."""
+    input_size: int | None = Field(default=None, ge=32, le=1024)
+    """Pixels a side to which mobilenet-v2 scales its pictures; without it they go in as they are. Small
+    pictures are better enlarged: the network divides their sides by 32. Models of transformers say it
+    themselves."""
 
     @property
     def from_scratch(self) -> bool:
@@ -76,6 +84,8 @@ class EvaluateSection(Section):
     """Coverage of each interval."""
     calibration_bins: int = Field(default=15, ge=2)
     """Equal widths of confidence over which the calibration error is summed."""
+    samples: int = Field(default=16, ge=1, le=1000)
+    """Held-out rows on which a model that writes does so, for people to read."""
 
 
 class Bar(Section):
@@ -112,6 +122,19 @@ class GateSection(Section):
     champion: Comparison
 
 
+class CardSection(Section):
+    """What only people can say on the model's card."""
+
+    intended_use: str | None = None
+    """Who may use the model for what."""
+    limits: str | None = None
+    """What it must not be used for, and where it is known to be weak."""
+    languages: list[str] = Field(default_factory=list)
+    """Of its texts, as ISO 639-1 codes."""
+    data_name: str | None = None
+    """Of the data set, as a hub or its authors call it; without it the recipe's name."""
+
+
 class ScheduleSection(Section):
     """When the cast is repeated."""
 
@@ -140,6 +163,7 @@ class Recipe(Section):
     communication: CommunicationSection = CommunicationSection()
     evaluate: EvaluateSection = EvaluateSection()
     gate: GateSection
+    card: CardSection = CardSection()
     schedule: ScheduleSection | None = None
     search: SearchSection | None = None
 
@@ -166,8 +190,18 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _metrics_fit_labels(self) -> Recipe:
+        for metric in (*(bar.metric for bar in self.gate.bars), self.gate.champion.metric):
+            least = LEAST_CLASSES.get(metric, 0)
+            if len(self.data.labels) < least:
+                raise ValueError(
+                    f"{metric} needs {least} labels, and data.labels has {len(self.data.labels)}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _method_has_a_base(self) -> Recipe:
-        needs = ("probe", "lora", "bitfit", "prompt", "prefix")
+        needs = ("probe", "lora", "bitfit", "prompt", "prefix", "prune")
         if self.model.from_scratch and self.customize.method in needs:
             raise ValueError(
                 f"customize.method {self.customize.method} keeps the base's weights, and {self.model.base} "

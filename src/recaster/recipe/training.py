@@ -98,10 +98,41 @@ class Schedule(Section):
 
 
 class Augmentation(Section):
-    """Random changes to training pictures."""
+    """Random changes to training pictures; method `probe` takes its features of the pictures as they are."""
 
     shift_pixels: int = Field(default=0, ge=0, le=64)
-    """Largest shift in each direction; the border is filled with the smallest pixel value."""
+    """Largest shift in each direction: a random crop out of the picture with a border of so many pixels."""
+    border: Literal["zero", "reflect"] = "zero"
+    """What the shift brings in: zero, the smallest pixel value; reflect, the picture mirrored."""
+    horizontal_flip: bool = False
+    """Mirror every other picture, left to right."""
+    rotate_degrees: float = Field(default=0.0, ge=0, le=180)
+    """Largest turn to either side."""
+    zoom: float = Field(default=0.0, ge=0, lt=1)
+    """Largest share by which a picture is enlarged or shrunk."""
+    brightness: float = Field(default=0.0, ge=0, le=1)
+    """Pixels are multiplied by 1 plus or minus at most this."""
+    contrast: float = Field(default=0.0, ge=0, le=1)
+    """Distances from the picture's mean grey are multiplied likewise."""
+    saturation: float = Field(default=0.0, ge=0, le=1)
+    """Distances from each pixel's own grey are multiplied likewise."""
+    erase_probability: float = Field(default=0.0, ge=0, le=1)
+    """Share of pictures of which a random colour covers a rectangle of 2 to 33 % (Zhong et al. 2017)."""
+    mixup_alpha: float = Field(default=0.0, ge=0)
+    """Blend with another picture, labels too, by a share from Beta(alpha, alpha) (Zhang et al. 2018)."""
+    cutmix_alpha: float = Field(default=0.0, ge=0)
+    """Paste a rectangle of another picture likewise (Yun et al. 2019). With both, every other picture."""
+
+    @model_validator(mode="after")
+    def _options_apply(self) -> Augmentation:
+        if self.border != "zero" and not self.shift_pixels:
+            raise ValueError("border belongs to shift_pixels; set that, or remove it")
+        return self
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a sample's target is several labels' shares."""
+        return bool(self.mixup_alpha or self.cutmix_alpha)
 
 
 class Loss(Section):
@@ -140,6 +171,8 @@ class TrainSection(Section):
     """Of first weights, order of samples, augmentation and dropout."""
     epochs: int = Field(ge=1)
     """Passes over the training split."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """End after so many optimizer steps, within an epoch too; the schedule is made for as many."""
     batch_size: int = Field(ge=1)
     """Samples in one optimizer step, over all ranks."""
     micro_batch_size: int | None = Field(default=None, ge=1)
@@ -178,3 +211,12 @@ class TrainSection(Section):
     """At least two, so that a damaged one has one before it."""
     record_every_steps: int = Field(default=10, ge=1)
     """Steps between two lines of the journal; a GPU is waited for only then."""
+
+    @model_validator(mode="after")
+    def _mixed_labels_have_a_loss(self) -> TrainSection:
+        if self.augmentation.mixes and self.loss.name not in {"cross-entropy", "brier"}:
+            raise ValueError(
+                f"loss {self.loss.name} takes one label a sample, and mixup and cutmix give it two; use "
+                "cross-entropy or brier, or remove them"
+            )
+        return self

@@ -101,15 +101,20 @@ def _log_model(client: MlflowClient, run_id: str, artifact: Path, served_by: str
             artifacts={"model": str(artifact)},
             signature=signature,
             input_example=example,
-            pip_requirements=_requirements(served.PACKAGES),
+            pip_requirements=_requirements([*served.PACKAGES, *_model_packages(artifact)]),
         )
     return f"models:/{logged.model_id}"
+
+
+def _model_packages(artifact: Path) -> list[str]:
+    """What reads the artifact beside torch: the library of its model's type."""
+    return ["transformers"] if "model_type" in read_json(artifact / "config.json") else []
 
 
 def _requirements(names: Sequence[str]) -> list[str]:
     from importlib.metadata import version
 
-    return [f"{name}=={version(name).partition('+')[0]}" for name in names]
+    return [f"{name}=={version(name).partition('+')[0]}" for name in dict.fromkeys(names)]
 
 
 def list_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
@@ -215,6 +220,23 @@ def load_model(client: MlflowClient, name: str, alias: str) -> tuple[PyFuncModel
     """
     import mlflow
 
+    local = _download(client, name, alias)
+    folder = next(local.glob("artifacts/*"))
+    return mlflow.pyfunc.load_model(str(local)), read_json(folder / "preprocessing.json")
+
+
+def find_artifact(client: MlflowClient, name: str, alias: str) -> Path:
+    """The model directory of the version that `alias` names, on this machine.
+
+    Raises:
+        RecasterError: no version has this alias.
+    """
+    return next(_download(client, name, alias).glob("artifacts/*"))
+
+
+def _download(client: MlflowClient, name: str, alias: str) -> Path:
+    import mlflow
+
     version = _aliases(client, name).get(alias)
     if version is None:
         raise RecasterError(
@@ -223,6 +245,4 @@ def load_model(client: MlflowClient, name: str, alias: str) -> tuple[PyFuncModel
             value=alias,
             repair="run a cast first",
         )
-    local = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}"))
-    folder = next(local.glob("artifacts/*"))
-    return mlflow.pyfunc.load_model(str(local)), read_json(folder / "preprocessing.json")
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}"))

@@ -18,6 +18,8 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, Schema, TensorSpec
 from numpy.typing import NDArray
 from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional as F
 
 import mlflow
 
@@ -32,31 +34,30 @@ def describe(artifact: Path) -> tuple[ModelSignature, np.ndarray]:
     shape = (image["height"], image["width"], image["channels"])
     outputs: list[ColSpec | TensorSpec] = [
         ColSpec("string", "label"),
-        *(
-            ColSpec("double", f"p_{label}")
-            for label in json.loads((artifact / "config.json").read_text())["labels"]
-        ),
+        *(ColSpec("double", f"p_{label}") for label in _read_labels(artifact)),
     ]
     signature = ModelSignature(Schema([TensorSpec(np.dtype("float32"), (-1, *shape))]), Schema(outputs))
     return signature, np.full((1, *shape), image["minimum"], dtype=np.float32)
+
+
+def _read_labels(artifact: Path) -> list[str]:
+    config: dict[str, Any] = json.loads((artifact / "config.json").read_text())
+    if "labels" in config:
+        return list(config["labels"])
+    names: dict[str, str] = config["id2label"]
+    return [names[str(number)] for number in range(len(names))]
 
 
 class ImageClassifier(PythonModel):
     """Pictures in their source's pixel range in, a label and a probability a label out."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Build the network from the artifact's own code and load its safetensors weights."""
+        """Build the network from the artifact's own code or by transformers, with its safetensors weights."""
         folder = Path(context.artifacts["model"])
-        self.config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+        self.labels = _read_labels(folder)
         self.image: dict[str, Any] = json.loads((folder / "preprocessing.json").read_text())
-        spec = importlib.util.spec_from_file_location("modeling", folder / "modeling.py")
-        if spec is None or spec.loader is None:
-            raise FileNotFoundError(folder / "modeling.py")
-        modeling = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(modeling)
-        self.model = modeling.build_model(**self.config["arguments"])
-        self.model.load_state_dict(load_file(folder / "model.safetensors"))
-        self.model.eval()
+        own = (folder / "modeling.py").exists()
+        self.model = (_load_own(folder) if own else _OpenNetwork(folder)).eval()
 
     @torch.no_grad()
     def predict(
@@ -71,7 +72,7 @@ class ImageClassifier(PythonModel):
             self.model(torch.from_numpy(pictures[start : start + _BATCH_ROWS])).softmax(1)
             for start in range(0, len(pictures), _BATCH_ROWS)
         ]
-        labels = self.config["labels"]
+        labels = self.labels
         probabilities = torch.cat(pieces).double().numpy() if pieces else np.zeros((0, len(labels)))
         frame = pd.DataFrame(probabilities, columns=[f"p_{label}" for label in labels])
         frame.insert(0, "label", [labels[number] for number in probabilities.argmax(1)])
@@ -88,6 +89,43 @@ class ImageClassifier(PythonModel):
             )
         low, high = self.image["minimum"], self.image["maximum"]
         return np.ascontiguousarray(((pixels - low) / (high - low)).astype(np.float32).transpose(0, 3, 1, 2))
+
+
+def _load_own(folder: Path) -> nn.Module:
+    spec = importlib.util.spec_from_file_location("modeling", folder / "modeling.py")
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(folder / "modeling.py")
+    modeling = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(modeling)
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    model: nn.Module = modeling.build_model(**config["arguments"])
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    return model
+
+
+class _OpenNetwork(nn.Module):
+    """A model of transformers over pictures in 0..1, brought into shape as its processor's file says."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        from transformers import AutoModelForImageClassification
+
+        self.network = AutoModelForImageClassification.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32
+        )
+        told = json.loads((folder / "preprocessor_config.json").read_text())
+        self.size = told.get("size")
+        self.mean, self.std = (
+            torch.tensor(told[f"image_{name}"]).view(1, -1, 1, 1) for name in ("mean", "std")
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        images = images.expand(-1, 3, -1, -1)
+        if self.size and images.shape[-2:] != (size := (self.size["height"], self.size["width"])):
+            smaller = min(images.shape[-2:]) > size[0]
+            images = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=smaller)
+        logits: torch.Tensor = self.network(pixel_values=(images - self.mean) / self.std).logits
+        return logits
 
 
 mlflow.models.set_model(ImageClassifier())

@@ -5,7 +5,9 @@ Imports nothing of Recaster: the logged model must work where Recaster is not in
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +17,22 @@ import torch
 from mlflow.models import ModelSignature
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, Schema, TensorSpec
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import mlflow
 
 _BATCH_ROWS = 64
 PACKAGES = ("mlflow", "numpy", "pandas", "safetensors", "tokenizers", "torch", "transformers")
 """What must be installed where the model is served."""
+Answer = Callable[[list[str]], torch.Tensor]
+"""Logits `(rows, labels)` of texts."""
 
 
 def describe(artifact: Path) -> tuple[ModelSignature, pd.DataFrame]:
     """What goes in and comes out of the model in folder `artifact`, and an example of the former."""
-    names: dict[str, str] = json.loads((artifact / "config.json").read_text())["id2label"]
+    labels = _labels(json.loads((artifact / "config.json").read_text()))
     outputs: list[ColSpec | TensorSpec] = [
         ColSpec("string", "label"),
-        *(ColSpec("double", f"p_{label}") for label in names.values()),
+        *(ColSpec("double", f"p_{label}") for label in labels),
     ]
     signature = ModelSignature(Schema([ColSpec("string", "text")]), Schema(outputs))
     return signature, pd.DataFrame({"text": ["a text to classify"]})
@@ -41,15 +44,10 @@ class TextClassifier(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Load tokenizer and weights from the artifact."""
         folder = Path(context.artifacts["model"])
-        told: dict[str, Any] = json.loads((folder / "preprocessing.json").read_text())
-        self.longest = told["max_tokens"]
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self.model = AutoModelForSequenceClassification.from_pretrained(
-            folder, local_files_only=True, dtype=torch.float32
-        ).eval()
-        if self.tokenizer.pad_token is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.labels = [self.model.config.id2label[number] for number in range(self.model.config.num_labels)]
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+        longest = json.loads((folder / "preprocessing.json").read_text())["max_tokens"]
+        self.labels = _labels(config)
+        self.answer = (_open_vectors if "arguments" in config else _open_network)(folder, config, longest)
 
     @torch.no_grad()
     def predict(
@@ -61,7 +59,7 @@ class TextClassifier(PythonModel):
         """Label and probabilities of the texts in column `text`, a row a text."""
         texts = [str(text) for text in model_input["text"]]
         pieces = [
-            self._probabilities(texts[start : start + _BATCH_ROWS])
+            self.answer(texts[start : start + _BATCH_ROWS]).softmax(1).double().numpy()
             for start in range(0, len(texts), _BATCH_ROWS)
         ]
         probabilities = np.concatenate(pieces) if pieces else np.zeros((0, len(self.labels)))
@@ -69,13 +67,56 @@ class TextClassifier(PythonModel):
         frame.insert(0, "label", [self.labels[number] for number in probabilities.argmax(1)])
         return frame
 
-    def _probabilities(self, texts: list[str]) -> np.ndarray:
-        encoded = self.tokenizer(
-            texts, truncation=True, max_length=self.longest, padding=True, return_tensors="pt"
-        )
-        tokens = {name: encoded[name] for name in ("input_ids", "attention_mask")}
-        probabilities: np.ndarray = self.model(**tokens).logits.softmax(1).double().numpy()
-        return probabilities
+
+def _labels(config: dict[str, Any]) -> list[str]:
+    names: dict[str, str] = config.get("id2label", {})
+    labels: list[str] = config.get("labels") or [names[str(number)] for number in range(len(names))]
+    return labels
+
+
+def _open_network(folder: Path, config: dict[str, Any], longest: int) -> Answer:  # noqa: ARG001
+    """A model of the transformers library."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, local_files_only=True, dtype=torch.float32
+    ).eval()
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+
+    def answer(texts: list[str]) -> torch.Tensor:
+        encoded = tokenizer(texts, truncation=True, max_length=longest, padding=True, return_tensors="pt")
+        logits: torch.Tensor = model(
+            input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]
+        ).logits
+        return logits
+
+    return answer
+
+
+def _open_vectors(folder: Path, config: dict[str, Any], longest: int) -> Answer:
+    """A model with its own source beside it, over the tokens of the tokenizers library."""
+    from safetensors.torch import load_file
+    from tokenizers import Tokenizer
+
+    spec = importlib.util.spec_from_file_location("modeling", folder / "modeling.py")
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(folder / "modeling.py")
+    modeling = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(modeling)
+    model = modeling.build_model(**config["arguments"]).eval()
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(longest)
+    tokenizer.enable_padding(pad_id=config["arguments"]["padding"])
+
+    def answer(texts: list[str]) -> torch.Tensor:
+        rows = [encoded.ids for encoded in tokenizer.encode_batch(texts)]
+        logits: torch.Tensor = model(torch.tensor(rows))
+        return logits
+
+    return answer
 
 
 mlflow.models.set_model(TextClassifier())

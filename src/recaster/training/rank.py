@@ -20,7 +20,7 @@ import torch
 from recaster.core.errors import RecipeError
 from recaster.core.files import read_json, write_json
 from recaster.core.hashing import hash_file
-from recaster.customization.build import build_customized
+from recaster.customization.build import build_customized, count_parameters, rests_on_base
 from recaster.customization.probe import FeatureSet
 from recaster.customization.protocol import load_method
 from recaster.distributed.communication.protocol import Communication
@@ -134,6 +134,8 @@ class Run:
             lengths=self.data.lengths,
         )
         self.steps = self.sampler.steps_per_epoch * train["epochs"]
+        if train["max_steps"]:
+            self.steps = min(self.steps, train["max_steps"])
         self._build_model()
         self.feed = Feed(
             self.data,
@@ -269,7 +271,7 @@ class Run:
                         write_record(journal, record)
                 if over:
                     self.strategy.communication.close()
-                if report.ends_epoch and self._end_epoch(report, journal) and not over:
+                if (report.ends_epoch or over) and self._end_epoch(report, journal) and not over:
                     self.strategy.communication.close()
                     over = True
                 if over or report.step % save_every == 0 or self._is_new_best(report):
@@ -331,12 +333,12 @@ class Run:
         step = self._best() or steps
         model = build_customized(self.workload, self.plan)
         freeze_parameters(model, self.train_section["freeze"])
-        parameters = list(model.parameters())
+        every, changed = count_parameters(model)
         averages = [name for name, value in model.named_parameters() if value.requires_grad]
         trained = read_weights(
             self.run_dir / CHECKPOINTS, step=step, model=model, averages=averages if self.average else []
         )
-        if not self.plan.get("base"):  # else the export takes what is missing from there
+        if not rests_on_base(self.plan):  # else the export takes what is missing from there
             trained = whole_state(model)
         save_tensors(trained, weights)
         result = {
@@ -344,8 +346,9 @@ class Run:
             "weights_of_step": step,
             "resumed_at": resumed_at,
             "weights_sha256": hash_file(weights),
-            "parameters": sum(value.numel() for value in parameters),
-            "trained_parameters": sum(value.numel() for value in parameters if value.requires_grad),
+            "filled_up": self.sampler.filled_up,
+            "parameters": every,
+            "trained_parameters": changed,
             "cpu_seconds": round(time.process_time(), 2),  # of this process: since the last start
             "peak_memory_mib": _peak_memory_mib(self.mesh),
             "ranks": self.mesh.world,

@@ -28,6 +28,16 @@ class Sampler:
         """Optimizer steps in one epoch."""
         return math.ceil(self.samples / self.batch_size)
 
+    @property
+    def filled_up(self) -> float:
+        """Share of the first epoch's tokens that only fill rows up to their batch's longest."""
+        if self.lengths is None:
+            return 0.0
+        order = self.order(0)
+        batches = [self.lengths[self.rows(order, step)] for step in range(self.steps_per_epoch)]
+        padded = sum(int(batch.max()) * len(batch) for batch in batches)
+        return 1.0 - float(self.lengths.sum()) / padded
+
     def order(self, epoch: int) -> NDArray[np.int64]:
         """All row numbers, shuffled for `epoch` (from 0)."""
         random = np.random.default_rng(derive_seed(self.seed, "shuffle", epoch))

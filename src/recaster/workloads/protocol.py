@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,23 @@ class Workload(Trainable, Protocol):
         """The metrics by name, all known to `recipe.schema.METRICS`."""
 
     def report(
-        self, recipe: Recipe, predictions: NDArray[np.float64], targets: NDArray[np.int64], folder: Path
+        self,
+        recipe: Recipe,
+        predictions: NDArray[np.float64],
+        targets: NDArray[np.int64],
+        prepared: Path,
+        folder: Path,
     ) -> dict[str, Any]:
-        """Draw plots as PNG files into `folder`; return tables that belong beside the metrics."""
+        """Draw plots as PNG files into `folder`; return tables that belong beside the metrics.
+
+        Args:
+            prepared: whose test split the predictions are of.
+        """
+
+
+@runtime_checkable
+class Generative(Protocol):
+    """A workload whose models write; its base can be measured as it is, before any training."""
+
+    def write_samples(self, artifact: Path, prepared: Path, recipe: Recipe) -> dict[str, Any]:
+        """Let the exported model write on held-out rows; return tables that belong beside the metrics."""

@@ -5,6 +5,7 @@ request-0001  "weather"  will it rain in oslo   →   train.tokens.npy [101, 209
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,10 @@ from torch import Tensor, nn
 
 from recaster.core.files import read_json, write_json
 from recaster.data.token_shards import TokenShard, read_token_shard, write_token_shard
+from recaster.models import vector_classifier
 from recaster.models.losses import LossSum, build_loss
 from recaster.models.open_models import OpenModel, TextClassifier, build_text_classifier
+from recaster.models.word_vectors import build_from_vectors, has_vectors
 from recaster.training.trainable import TrainingSet
 
 if TYPE_CHECKING:
@@ -74,7 +77,7 @@ class TextClassification:
         """Readable, labelled, unique, neither blank nor endless."""
         from recaster.data.contract_text import text_rules
 
-        return text_rules(recipe.data)
+        return text_rules(recipe.data, recipe.contract)
 
     def prepare(
         self, recipe: Recipe, raw: Path, accepted: NDArray[np.int64], base: Path | None, folder: Path
@@ -141,8 +144,11 @@ class TextClassification:
     def build_model(self, plan: dict[str, Any]) -> nn.Module:
         """The base with a head for the recipe's labels, or a small encoder with fresh weights."""
         about, arguments = read_json(Path(plan["prepared"]) / "splits.json"), plan["model_arguments"]
+        base = Path(plan["base"]) if plan["base"] else None
+        if base and has_vectors(base):
+            return build_from_vectors(base, **_vector_arguments(base, plan, about))
         return build_text_classifier(
-            base=Path(plan["base"]) if plan["base"] else None,
+            base=base,
             labels=arguments["labels"],
             padding=about["padding"],
             scratch={**arguments, "vocabulary": about["vocabulary"], "tokens": about["tokens"]},
@@ -162,27 +168,47 @@ class TextClassification:
         return (logits.argmax(1) == targets).sum()
 
     def export(self, plan: dict[str, Any], recipe: Recipe, weights: Path, folder: Path) -> None:
-        """A folder that transformers reads: weights, configuration, tokenizer."""
-        from recaster.customization.build import load_merged
-        from recaster.exporting.open_folder import write_open_folder
+        """A folder that transformers reads; of word vectors, weights with their own source and tokenizer.
 
-        model = load_merged(self, plan, weights)
-        assert isinstance(model, OpenModel)  # noqa: S101
-        tokenizer = Path(plan["base"]) if plan["base"] else Path(plan["prepared"]) / _TOKENIZER
-        longest = recipe.data.text.max_tokens  # type: ignore[union-attr] # `kind` says it is there
-        write_open_folder(folder, network=model.network, tokenizer=tokenizer)
-        write_json(folder / "preprocessing.json", {"kind": self.kind, "max_tokens": longest})
+        LoRA's adapter is there by itself too.
+        """
+        from recaster.customization.build import load_trained
+        from recaster.exporting.adapter_form import merge_beside_adapter
+
+        base, prepared = plan["base"], Path(plan["prepared"])
+        about = read_json(prepared / "splits.json")
+        preprocessing = {"kind": self.kind, "max_tokens": about["tokens"]}
+        trained = load_trained(self, plan, weights)
+        model = merge_beside_adapter(trained, plan, folder, preprocessing=preprocessing)
+        if isinstance(model, OpenModel):
+            from recaster.exporting.open_folder import write_open_folder
+
+            write_open_folder(
+                folder, network=model.network, tokenizer=Path(base) if base else prepared / _TOKENIZER
+            )
+            write_json(folder / "preprocessing.json", preprocessing)
+            return
+        from safetensors.torch import save_file
+
+        from recaster.exporting.artifact import write_artifact
+
+        save_file(model.state_dict(), folder / "model.safetensors")
+        shutil.copyfile(Path(base) / "tokenizer.json", folder / "tokenizer.json")
+        write_artifact(
+            folder,
+            modeling=Path(vector_classifier.__file__),
+            arguments=_vector_arguments(Path(base), plan, about),
+            labels=recipe.data.labels,
+            preprocessing=preprocessing,
+        )
 
     @torch.no_grad()
     def predict(
         self, artifact: Path, prepared: Path, split: str
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Probabilities and targets of a split, in the shard's order."""
-        from transformers import AutoModelForSequenceClassification
-
         shard, padding = read_token_shard(prepared, split), read_json(prepared / "splits.json")["padding"]
-        network = AutoModelForSequenceClassification.from_pretrained(artifact, dtype=torch.float32)
-        model, rows = TextClassifier(network, padding=padding).eval(), np.arange(len(shard.labels))
+        model, rows = _open_artifact(artifact, padding).eval(), np.arange(len(shard.labels))
         pieces = [
             model(torch.from_numpy(shard.padded(rows[start : start + _BATCH_ROWS], padding))).softmax(1)
             for start in range(0, len(rows), _BATCH_ROWS)
@@ -197,12 +223,43 @@ class TextClassification:
         return classification_metrics(section)
 
     def report(
-        self, recipe: Recipe, predictions: NDArray[np.float64], targets: NDArray[np.int64], folder: Path
+        self,
+        recipe: Recipe,
+        predictions: NDArray[np.float64],
+        targets: NDArray[np.int64],
+        prepared: Path,  # noqa: ARG002
+        folder: Path,
     ) -> dict[str, Any]:
         """Confusion and reliability, and a row a class."""
         from recaster.evaluation.classification_report import report_classes
 
         return report_classes(recipe, predictions, targets, folder)
+
+
+def _vector_arguments(base: Path, plan: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+    """Of `vector_classifier.build_model`."""
+    size = read_json(base / "config.json")["arguments"]
+    return {
+        "vocabulary": size["rows"],
+        "width": size["dimensions"],
+        "labels": len(plan["model_arguments"]["labels"]),
+        "padding": about["padding"],
+        "dropout": plan["model_arguments"]["dropout"],
+    }
+
+
+def _open_artifact(artifact: Path, padding: int) -> nn.Module:
+    config = read_json(artifact / "config.json")
+    if config.get("architecture") == "vector_classifier":
+        from safetensors.torch import load_file
+
+        model = vector_classifier.build_model(**config["arguments"])
+        model.load_state_dict(load_file(artifact / "model.safetensors"))
+        return model
+    from transformers import AutoModelForSequenceClassification
+
+    network = AutoModelForSequenceClassification.from_pretrained(artifact, dtype=torch.float32)
+    return TextClassifier(network, padding=padding)
 
 
 WORKLOAD = TextClassification()

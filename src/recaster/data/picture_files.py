@@ -1,0 +1,159 @@
+"""Pictures in files: decoded within limits, several at a time, each with its reason when it cannot be.
+
+A phone's photo is turned as its EXIF says, grey ones get three channels where the set has three, CMYK becomes
+RGB. Animations, 16-bit pictures in an 8-bit set and decompression bombs are broken records.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from recaster.data.records import Pixels, RawRecord
+from recaster.recipe.data import ImageShape
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".gif", ".webp"})
+_FORMATS = ("PNG", "JPEG", "BMP", "PPM", "GIF", "WEBP")
+"""What a file may be by its content, whatever its name; Pillow reads more, some of it by other programs."""
+_MOST_PIXELS = 1 << 26
+"""Of one picture before it is resized: 64 million decode to 192 MiB."""
+_WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+_AHEAD = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureFile:
+    """A picture that was found and not read yet."""
+
+    id: str
+    label: str | None
+    where: str
+    open: Callable[[], BinaryIO]
+    """Its bytes; what it raises becomes the record's problem."""
+
+
+def list_folder(path: Path) -> list[PictureFile]:
+    """The pictures below `path` in the order of their names; the first folder is the label."""
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+    return [_describe(file, path) for file in files]
+
+
+def _describe(file: Path, root: Path) -> PictureFile:
+    name = file.relative_to(root)
+    label = name.parts[0] if len(name.parts) > 1 else None
+    return PictureFile(id=name.as_posix(), label=label, where=str(file), open=lambda: file.open("rb"))
+
+
+def decode_files(files: Iterable[PictureFile], image: ImageShape) -> Iterator[RawRecord]:
+    """Read `files`, a processor's worth at a time, in their order."""
+    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode") as pool:
+        coming: deque[Future[RawRecord]] = deque()
+        for file in files:
+            coming.append(pool.submit(_read, file, image))
+            if len(coming) >= _AHEAD:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+
+
+def _read(file: PictureFile, image: ImageShape) -> RawRecord:
+    pixels, problem = None, ""
+    try:
+        with file.open() as opened:
+            pixels = decode(opened, image)
+    # What Pillow's readers raise for bytes that are not what they seem.
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        TypeError,
+        IndexError,
+        KeyError,
+        EOFError,
+        struct.error,
+    ) as error:
+        problem = f"not a readable picture: {error or type(error).__name__}"
+    return RawRecord(id=file.id, label=file.label, where=file.where, pixels=pixels, problem=problem)
+
+
+def decode(file: BinaryIO, image: ImageShape) -> Pixels:
+    """The pixels of a picture file, in its own range, and in the recipe's size if that says so.
+
+    Raises:
+        ValueError, OSError: why it cannot be used.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        opened = Image.open(file, formats=_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from error
+    with opened:
+        if opened.width * opened.height > _MOST_PIXELS:
+            size = f"{opened.width} x {opened.height}"
+            raise ValueError(
+                f"{size} pixels are more than {_MOST_PIXELS}: a decompression bomb, or to be made smaller"
+            )
+        # A phone's JPEG with a second, smaller picture inside is no animation.
+        if getattr(opened, "is_animated", False) and opened.format not in {"JPEG", "MPO"}:
+            raise ValueError(f"an animation of {opened.n_frames} frames; keep one of them")  # type: ignore[attr-defined]
+        opened.load()
+        picture = ImageOps.exif_transpose(opened)
+        if picture.mode in _WIDE_MODES:
+            return _wide_pixels(picture, image)
+        picture = picture.convert(_mode(picture, image))
+        if image.resize != "refuse":
+            picture = _fit(picture, image)
+        pixels = np.asarray(picture)
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def _mode(picture: Image.Image, image: ImageShape) -> str:
+    """Grey stays grey but in a set of colour, where repeating it loses nothing; colour is never dropped."""
+    grey = picture.mode in {"1", "L", "LA"}
+    return "L" if grey and image.channels == 1 else "RGB"
+
+
+def _wide_pixels(picture: Image.Image, image: ImageShape) -> Pixels:
+    if image.maximum <= 255:
+        raise ValueError(
+            f"more than 8 bits a pixel (mode {picture.mode}); set data.image.maximum to what they reach, "
+            "65535 say, or bring the picture to 8 bits"
+        )
+    if image.resize != "refuse":
+        raise ValueError(
+            f"more than 8 bits a pixel (mode {picture.mode}), which data.image.resize does not resize"
+        )
+    pixels: Any = np.asarray(picture, dtype=np.float32)[:, :, None]
+    return np.repeat(pixels, image.channels, axis=2)
+
+
+def _fit(picture: Image.Image, image: ImageShape) -> Image.Image:
+    """`picture` in the recipe's size: stretched, cut to its middle, or with borders."""
+    from PIL import Image, ImageOps
+
+    size, filtering = (image.width, image.height), Image.Resampling.BILINEAR
+    if picture.size == size:
+        return picture
+    if image.resize == "crop":
+        return ImageOps.fit(picture, size, filtering)
+    if image.resize == "pad":
+        return ImageOps.pad(picture, size, filtering)
+    return picture.resize(size, filtering)
+
+
+def from_bytes(data: bytes) -> BinaryIO:
+    """The bytes of a picture as a file."""
+    return io.BytesIO(data)

@@ -1,0 +1,128 @@
+"""Causal language models of the transformers library: each token's successor, for the tokens that count.
+
+tokens   [ 1  520 ~354  ~90    2 ]     a token that is marked (`~number`) has a successor to be learned
+logits          [354's  90's]          and only these get logits: a vocabulary is wide
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recaster.core.errors import RecipeError
+from recaster.models.open_models import OpenModel, load_network
+
+ADAPTER = "adapter_config.json"
+"""In a model's folder: it holds an adapter, and its base is in the folder `base` within."""
+BASE = "base"
+
+
+class CausalModel(OpenModel):
+    """What follows each token."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits of what follows the marked ones of `tokens` `(rows, tokens)`, filled up at the end.
+
+        No mask is needed for what fills up: nothing looks ahead.
+
+        Returns:
+            `(rows, marked, vocabulary)`, each row's in their order and then something for rows with fewer;
+            without a mark `(rows, tokens, vocabulary)`.
+        """
+        marked = tokens < 0
+        plain = torch.where(marked, ~tokens, tokens)
+        most = int(marked.sum(1).max()) or tokens.shape[1]
+        chosen = (~marked).byte().argsort(dim=1, stable=True)[:, :most]
+        network: Any = self.network
+        with _choosing(network.get_output_embeddings(), chosen, tokens.shape[1]):
+            logits: Tensor = network(input_ids=plain, use_cache=False).logits
+        return logits
+
+
+@contextmanager
+def _choosing(head: nn.Module, chosen: Tensor, length: int) -> Iterator[None]:
+    """Let `head` see the `chosen` places `(rows, places)` of the last `length` hidden states alone.
+
+    Before them are a prompt's trained vectors, if any. At the head, and not on its result, since the logits
+    of all places are what does not fit; and not without the model's own forward, which may scale them.
+    """
+
+    def choose(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden = inputs[0]
+        places = (chosen + hidden.shape[1] - length)[..., None].expand(-1, -1, hidden.shape[2])
+        return (hidden.gather(1, places),)
+
+    handle = head.register_forward_pre_hook(choose)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def build_causal_model(*, base: Path | None, scratch: Mapping[str, Any], **options: Any) -> CausalModel:
+    """A causal model from the folder of a base, or a small Llama with fresh weights.
+
+    Args:
+        scratch: vocabulary (of a base too), tokens, width, depth, dropout, padding and end token.
+        options: for transformers' `from_pretrained`.
+
+    Raises:
+        RecipeError: the base is no causal language model, or its files are not those of its configuration.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if base is not None:
+        network, report = load_network(AutoModelForCausalLM, base, **options)
+        if report.reinitialised:
+            raise RecipeError(
+                "The base is no causal language model: some of its weights would be random.",
+                where="model.base",
+                value=f"{base}: {report.to_text()}",
+                repair="choose a base that `recaster models list` shows for this workload",
+            )
+        _check_vocabulary(network, scratch["vocabulary"], base)
+        return CausalModel(network, report)
+    config = AutoConfig.for_model(
+        "llama",
+        vocab_size=scratch["vocabulary"],
+        max_position_embeddings=scratch["tokens"],
+        hidden_size=scratch["width"],
+        intermediate_size=4 * scratch["width"],
+        num_hidden_layers=scratch["depth"],
+        num_attention_heads=max(1, scratch["width"] // 32),
+        attention_dropout=scratch["dropout"],
+        tie_word_embeddings=True,
+        pad_token_id=scratch["padding"],
+        bos_token_id=None,
+        eos_token_id=scratch["end"],
+    )
+    return CausalModel(AutoModelForCausalLM.from_config(config))
+
+
+def _check_vocabulary(network: Any, tokens: int, base: Path) -> None:
+    rows = network.get_input_embeddings().weight.shape[0]
+    if rows < tokens:
+        raise RecipeError(
+            "The base's tokenizer has more tokens than its model.",
+            where="model.base",
+            value=f"{base}: {tokens} tokens, {rows} embeddings",
+            repair="bring tokenizer and weights of one model together",
+        )
+
+
+def open_causal_model(folder: Path) -> nn.Module:
+    """The transformers model of an exported folder, float32, with the adapter it may have beside its base."""
+    from transformers import AutoModelForCausalLM
+
+    if not (folder / ADAPTER).exists():
+        return load_network(AutoModelForCausalLM, folder)[0].eval()
+    from peft import PeftModel
+
+    network, _ = load_network(AutoModelForCausalLM, folder / BASE)
+    adapted: nn.Module = PeftModel.from_pretrained(network, folder, use_safetensors=True)
+    return adapted.eval()

@@ -1,0 +1,195 @@
+"""MobileNetV2 (Sandler et al. 2018): inverted residuals with linear bottlenecks.
+
+This file imports only torch: a copy of it travels with every exported model as `modeling.py`. Parameters have
+the names of torchvision's published weights, so that these load as they are.
+
+    images 0..1 → resize, normalise → conv 3x3 /2 → 17 inverted residuals → conv 1x1 → mean → 1280 → linear
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_BLOCKS = (
+    # expansion, channels, blocks, stride of the first: table 2 of the paper
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+_FIRST, _LAST = 32, 1280
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Preprocess(nn.Module):
+    """Pictures in 0..1 as the network was trained on them: colour, size, mean and deviation."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, *, size: int | None, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.size = size
+        # Not persistent: they are arguments, and published weights have no such entries.
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`(batch, 3, size, size)` of `images` `(batch, channels, height, width)`; grey ones are repeated."""
+        if images.shape[1] == 1:
+            images = images.expand(-1, 3, -1, -1)
+        if self.size is not None and images.shape[-2:] != (self.size, self.size):
+            smaller = min(images.shape[-2:]) > self.size
+            images = F.interpolate(
+                images, (self.size, self.size), mode="bilinear", align_corners=False, antialias=smaller
+            )
+        return (images - self.mean) / self.std
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation whose statistics stay as they are where its weight is frozen.
+
+    Else a frozen layer's running mean would follow the new data all the same, and an adapter beside it
+    would be worth nothing on the weights it was trained for.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """`input` `(batch, channels, height, width)`, normalised."""
+        if self.weight.requires_grad or not self.training:
+            return super().forward(input)
+        return F.batch_norm(
+            input, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+        )
+
+
+class ConvBnRelu(nn.Sequential):
+    """Convolution, batch normalisation, ReLU6."""
+
+    def __init__(self, inputs: int, outputs: int, *, kernel: int, stride: int = 1, groups: int = 1) -> None:
+        padding = (kernel - 1) // 2
+        super().__init__(
+            nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False),
+            BatchNorm(outputs),
+            nn.ReLU6(inplace=True),
+        )
+
+
+class InvertedResidual(nn.Module):
+    """Widen by 1x1, filter by depth, project by 1x1; added to its input where shapes allow."""
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int, expansion: int) -> None:
+        super().__init__()
+        self.residual = stride == 1 and inputs == outputs
+        hidden = inputs * expansion
+        widen = [ConvBnRelu(inputs, hidden, kernel=1)] if expansion > 1 else []
+        self.conv = nn.Sequential(
+            *widen,
+            ConvBnRelu(hidden, hidden, kernel=3, stride=stride, groups=hidden),
+            nn.Conv2d(hidden, outputs, 1, bias=False),
+            BatchNorm(outputs),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`(batch, outputs, height / stride, width / stride)`."""
+        filtered: Tensor = self.conv(images)
+        return images + filtered if self.residual else filtered
+
+
+class MobileNetV2(nn.Module):
+    """The network at width 1, with a linear head."""
+
+    def __init__(self, *, classes: int, dropout: float, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.preprocess = preprocess
+        layers: list[nn.Module] = [ConvBnRelu(3, _FIRST, kernel=3, stride=2)]
+        inputs = _FIRST
+        for expansion, outputs, blocks, stride in _BLOCKS:
+            for number in range(blocks):
+                step = stride if number == 0 else 1
+                layers.append(InvertedResidual(inputs, outputs, stride=step, expansion=expansion))
+                inputs = outputs
+        layers.append(ConvBnRelu(inputs, _LAST, kernel=1))
+        self.features = nn.Sequential(*layers)
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(_LAST, classes))
+        self._start()
+
+    def _start(self) -> None:
+        """First weights as in the reference implementation (torchvision)."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+            elif isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, 0, 0.01)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits `(batch, classes)` of `images` `(batch, channels, height, width)` in 0..1."""
+        return self.decide(self.encode(images))
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """What the head sees, `(batch, 1280)`."""
+        features: Tensor = self.pool(self.features(self.preprocess(inputs)))
+        return features
+
+    def decide(self, features: Tensor) -> Tensor:
+        """Logits `(batch, classes)` of `encode`'s result."""
+        logits: Tensor = self.classifier(features)
+        return logits
+
+    def head_names(self) -> list[str]:
+        """The modules of `decide`."""
+        return ["classifier"]
+
+    def chain(self) -> list[str]:
+        """The modules whose application one after the other is `forward`: a pipeline cuts between them."""
+        return [
+            "preprocess",
+            *(f"features.{number}" for number in range(len(self.features))),
+            "pool",
+            "classifier",
+        ]
+
+    def adapter_targets(self) -> list[str]:
+        """The modules that low-rank updates go beside: convolutions over all channels, of one pixel."""
+        return [
+            name
+            for name, module in self.named_modules()
+            if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
+        ]
+
+
+def build_model(
+    *,
+    channels: int,
+    height: int,
+    width: int,
+    classes: int,
+    dropout: float,
+    size: int | None = None,
+    mean: Sequence[float] = _IMAGENET_MEAN,
+    std: Sequence[float] = _IMAGENET_STD,
+) -> nn.Module:
+    """The network, with fresh weights from torch's present random state.
+
+    Args:
+        channels: 1 or 3 of the pictures that come in; one is repeated.
+        size: pixels a side to which pictures are scaled; None leaves them. The network divides it by 32.
+        mean: of the pictures that its weights were trained on, a number a channel; ImageNet's.
+        std: likewise, the standard deviation.
+    """
+    smallest = size if size is not None else min(height, width)
+    if smallest < 32:
+        raise ValueError(
+            f"pictures of {smallest} pixels leave nothing after five halvings; at least 32 are needed"
+        )
+    if channels not in {1, 3}:
+        raise ValueError(f"pictures have 1 or 3 channels, not {channels}")
+    return MobileNetV2(classes=classes, dropout=dropout, preprocess=Preprocess(size=size, mean=mean, std=std))

@@ -1,0 +1,36 @@
+"""Static word vectors as a base model: a folder with one table and its tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from recaster.core.files import read_json
+from recaster.models import vector_classifier
+from recaster.models.loading import LoadReport, load_state, read_state
+
+
+class FromVectors(vector_classifier.VectorClassifier):
+    """The classifier, and what became of the base's table."""
+
+    report: LoadReport
+
+
+def has_vectors(base: Path) -> bool:
+    """Whether the base in this folder is a table of word vectors."""
+    return bool(read_json(base / "config.json").get("architecture") == "static-vectors")
+
+
+def build_from_vectors(base: Path, **arguments: Any) -> nn.Module:
+    """A classifier whose vectors are the base's, float32; its head is fresh.
+
+    Args:
+        arguments: of `vector_classifier.build_model`.
+    """
+    model = FromVectors(**arguments)
+    table = read_json(base / "config.json")["arguments"]["tensor"]
+    state = {name: value.float() for name, value in read_state(base).items()}
+    model.report = load_state(model, state, rename=lambda name: "vectors.weight" if name == table else None)
+    return model

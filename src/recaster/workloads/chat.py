@@ -1,0 +1,363 @@
+"""Chat: a causal language model that answers, tuned on conversations.
+
+chat-0001  user: wake me at six  assistant: The alarm will ring at six.
+    →   train.tokens.npy [1, 90, …, ~13, ~77, …, 2]   →   logits of the assistant's tokens, which are marked
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recaster.core.errors import RecipeError
+from recaster.core.files import read_json, write_json
+from recaster.core.hashing import hash_file
+from recaster.data.token_shards import TokenShard, read_token_shard, write_token_shard
+from recaster.models.causal_models import CausalModel, build_causal_model, open_causal_model
+from recaster.models.losses import NO_TARGET, LossSum, build_token_loss
+from recaster.training.trainable import TrainingSet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+
+    from recaster.data.chat_tokens import ChatTokenizer, EncodedChat
+    from recaster.data.contract import RowRule
+    from recaster.data.packed import PackedRecord
+    from recaster.recipe.schema import EvaluateSection, Recipe
+    from recaster.workloads.protocol import MetricFunction
+
+_BATCH_TOKENS = 4096
+"""Of one pass of the evaluation; at least one row."""
+_SAMPLE_ROWS = 16
+"""Replies that are written together."""
+_TOKENIZER = "tokenizer"
+"""Folder of the prepared data with the tokenizer's files, of a model without a base."""
+
+
+class ConversationSet:
+    """One split of tokenized conversations."""
+
+    uniform = False
+
+    def __init__(self, shard: TokenShard, *, padding: int) -> None:
+        self._shard, self._padding = shard, padding
+        self.lengths = shard.lengths
+
+    def __len__(self) -> int:
+        """Conversations in the split."""
+        return len(self._shard.labels)
+
+    def ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """The ids of `rows`."""
+        return [self._shard.ids[row] for row in rows.tolist()]
+
+    def targets_in(self, rows: NDArray[np.int64]) -> int:
+        """Learned tokens of `rows`."""
+        return int(self._shard.labels[rows].sum())
+
+    def batch(self, rows: NDArray[np.int64], *, seed: int | None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Marked tokens `(rows, longest)` and what follows each mark `(rows, most marks)`, both filled up."""
+        marked = self._shard.padded(rows, self._padding)
+        return torch.from_numpy(marked), torch.from_numpy(_successors(marked))
+
+
+def _successors(marked: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The tokens after the marked ones of `(rows, tokens)`: `(rows, most marks)`, then NO_TARGET."""
+    marks = marked < 0
+    counts = marks.sum(1)
+    found = np.full((len(marked), int(counts.max(initial=1))), NO_TARGET, dtype=np.int64)
+    following = np.where(marks, ~marked, marked)[:, 1:]
+    found[np.arange(found.shape[1]) < counts[:, None]] = following[marks[:, :-1]]
+    return found
+
+
+class Chat:
+    """The workload; see `workloads.protocol.Workload` for what each part is for."""
+
+    kind = "chat"
+    architectures = ("small-decoder",)
+    served_by = "pyfunc_chat"
+
+    def facts(self, raw: Path) -> pd.DataFrame:
+        """Roles, length and odd characters of each conversation."""
+        from recaster.data.contract import collect_facts
+        from recaster.data.contract_chat import FACTS, describe_chat
+
+        return collect_facts(raw, describe_chat, FACTS)
+
+    def rules(self, recipe: Recipe) -> list[RowRule]:
+        """Readable, unique, roles in order, with a reply, nothing empty."""
+        from recaster.data.contract_chat import chat_rules
+
+        return chat_rules(recipe.data, recipe.contract)
+
+    def prepare(
+        self, recipe: Recipe, raw: Path, accepted: NDArray[np.int64], base: Path | None, folder: Path
+    ) -> dict[str, Any]:
+        """Group equal conversations, split, write them by the chat template, mark replies, write shards.
+
+        Without a base a tokenizer is trained on the training split. A conversation in which nothing is
+        learned once it is cut is left out, and counted.
+        """
+        from recaster.data.chat_tokens import ChatTokenizer
+        from recaster.data.packed import read_accepted
+        from recaster.data.split import divide_records, group_texts
+
+        records = read_accepted(raw, accepted)
+        groups = group_texts([record.text for record in records])
+        published = [record.split for record in records]
+        splits, left_out = divide_records(
+            np.zeros(len(records), dtype=np.int64), groups, published, recipe.split
+        )
+        if base is None:
+            _train_tokenizer(recipe, [records[row] for row in splits["train"].tolist()], folder)
+        tokenizer = ChatTokenizer(base or folder / _TOKENIZER)
+        longest = recipe.data.chat.max_tokens  # type: ignore[union-attr] # `kind` says it is there
+        counts = {
+            name: _write_split(
+                folder, name, [records[row] for row in rows.tolist()], tokenizer=tokenizer, longest=longest
+            )
+            for name, rows in splits.items()
+        }
+        facts = {
+            **{key: {name: found[key] for name, found in counts.items()} for key in counts["train"]},
+            "duplicates": len(groups) - len(set(groups.tolist())),
+            "left_out": left_out,
+        }
+        about = {
+            "padding": tokenizer.padding,
+            "vocabulary": tokenizer.size,
+            "stop": tokenizer.closing_tokens(),
+            "tokenizer": hash_file((base or folder / _TOKENIZER) / "tokenizer.json"),
+        }
+        write_json(folder / "splits.json", {**facts, **about})
+        return facts
+
+    def model_arguments(self, recipe: Recipe) -> dict[str, Any]:
+        """The size of a model without a base."""
+        model, chat = recipe.model, recipe.data.chat
+        assert chat is not None  # noqa: S101 - the workload's kind
+        size = {"width": model.width, "depth": model.depth, "dropout": model.dropout}
+        return {**size, "tokens": chat.max_tokens + chat.max_reply_tokens}
+
+    def build_model(self, plan: dict[str, Any]) -> nn.Module:
+        """The base, or a small decoder with fresh weights."""
+        from recaster.customization.base_bits import base_options
+
+        about = read_json(Path(plan["prepared"]) / "splits.json")
+        told = {name: about[name] for name in ("padding", "vocabulary")}
+        end = about["stop"][0] if about["stop"] else about["padding"]
+        return build_causal_model(
+            base=Path(plan["base"]) if plan["base"] else None,
+            scratch={**plan["model_arguments"], **told, "end": end},
+            **base_options(plan),
+        )
+
+    def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:  # noqa: ARG002
+        """The split's tokens, memory-mapped."""
+        padding = read_json(folder / "splits.json")["padding"]
+        return ConversationSet(read_token_shard(folder, split), padding=padding)
+
+    def build_loss(self, section: dict[str, Any], *, training: bool) -> LossSum:
+        """One of the losses, over the assistant's tokens."""
+        return build_token_loss(section, training=training)
+
+    def correct(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Learned tokens that are the best guess; what fills up is no token's number."""
+        return (logits.argmax(2) == targets).sum()
+
+    def export(self, plan: dict[str, Any], recipe: Recipe, weights: Path, folder: Path) -> None:
+        """A folder that transformers reads: weights, configuration, tokenizer with its chat template.
+
+        What cannot be merged stays an adapter, beside its base in a folder of its own.
+        """
+        from recaster.customization.adapters import stays_apart
+        from recaster.customization.build import load_trained
+        from recaster.exporting.adapter_form import merge_beside_adapter
+        from recaster.exporting.open_folder import write_adapter_folder, write_open_folder
+
+        shape = recipe.data.chat.model_dump()  # type: ignore[union-attr] # `kind` says it is there
+        preprocessing = {"kind": self.kind, **shape}
+        trained = load_trained(self, plan, weights)
+        apart = stays_apart(trained)
+        model = trained if apart else merge_beside_adapter(trained, plan, folder, preprocessing=preprocessing)
+        assert isinstance(model, CausalModel)  # noqa: S101
+        tokenizer = Path(plan["base"]) if plan["base"] else Path(plan["prepared"]) / _TOKENIZER
+        _tell_generation(model.network, read_json(Path(plan["prepared"]) / "splits.json"))
+        if apart:
+            write_adapter_folder(folder, adapted=model.network, tokenizer=tokenizer, base=recipe.model.base)
+        else:
+            write_open_folder(folder, network=model.network, tokenizer=tokenizer)
+        write_json(folder / "preprocessing.json", preprocessing)
+
+    @torch.no_grad()
+    def predict(
+        self, artifact: Path, prepared: Path, split: str
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Nats and hits of each conversation's learned tokens, and their number, in the shard's order."""
+        about = _check_tokenizer(artifact, prepared)
+        shard = read_token_shard(prepared, split)
+        data = ConversationSet(shard, padding=about["padding"])
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model = CausalModel(open_causal_model(artifact)).to(device).eval()
+        found = np.zeros((len(data), 2))
+        for rows in _batches(data.lengths):
+            tokens, targets = (part.to(device) for part in data.batch(rows, seed=None))
+            logits = model(tokens)
+            nats = F.cross_entropy(
+                logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=NO_TARGET
+            )
+            found[rows, 0] = nats.view(targets.shape).double().sum(1).cpu().numpy()
+            found[rows, 1] = (logits.argmax(2) == targets).sum(1).cpu().numpy()
+        return found, shard.labels
+
+    def metrics(self, section: EvaluateSection) -> Mapping[str, MetricFunction]:  # noqa: ARG002
+        """Perplexity and token accuracy."""
+        from recaster.evaluation.chat_report import CHAT_METRICS
+
+        return CHAT_METRICS
+
+    def report(
+        self,
+        recipe: Recipe,  # noqa: ARG002
+        predictions: NDArray[np.float64],
+        targets: NDArray[np.int64],
+        prepared: Path,  # noqa: ARG002
+        folder: Path,
+    ) -> dict[str, Any]:
+        """How perplexity differs between conversations."""
+        from recaster.evaluation.chat_report import report_conversations
+
+        return report_conversations(predictions, targets, folder)
+
+    def write_samples(self, artifact: Path, prepared: Path, recipe: Recipe) -> dict[str, Any]:
+        """The likeliest replies in place of the last ones of held-out conversations, and how they read."""
+        from tokenizers import Tokenizer
+
+        from recaster.evaluation.chat_report import measure_replies
+        from recaster.models.replies import write_replies
+
+        about, shard = _check_tokenizer(artifact, prepared), read_token_shard(prepared, "test")
+        rows = np.unique(np.linspace(0, len(shard.labels) - 1, recipe.evaluate.samples).astype(int)).tolist()
+        prompts, references = zip(*(_last_reply(shard, row) for row in rows), strict=True)
+        network, replies = open_causal_model(artifact), []
+        for start in range(0, len(rows), _SAMPLE_ROWS):
+            replies += write_replies(
+                network,
+                prompts[start : start + _SAMPLE_ROWS],
+                padding=about["padding"],
+                stop=about["stop"],
+                longest=recipe.data.chat.max_reply_tokens,  # type: ignore[union-attr] # `kind` says it is there,
+            )
+        read = Tokenizer.from_file(str(artifact / "tokenizer.json")).decode
+        texts = [read(reply).strip() for reply in replies]
+        table = [
+            {
+                "id": shard.ids[row],
+                "context": read(prompt)[-600:],
+                "wanted": read(wanted).strip(),
+                "reply": text,
+            }
+            for row, prompt, wanted, text in zip(rows, prompts, references, texts, strict=True)
+        ]
+        return {"replies": table, "reply_quality": measure_replies(texts)}
+
+
+def _train_tokenizer(recipe: Recipe, records: Sequence[PackedRecord], folder: Path) -> None:
+    from recaster.data.chat_sources import parse_messages
+    from recaster.data.tokenizers import train_chat_byte_pairs
+
+    texts = [message["content"] for record in records for message in parse_messages(record.text)]
+    train_chat_byte_pairs(texts, vocabulary=recipe.model.vocabulary, folder=folder / _TOKENIZER)
+
+
+def _write_split(
+    folder: Path, name: str, records: Sequence[PackedRecord], *, tokenizer: ChatTokenizer, longest: int
+) -> dict[str, Any]:
+    """Write one split's shard; the held-out ones in order of length, so that evaluating fills up little."""
+    from recaster.data.chat_sources import parse_messages
+
+    chats = [tokenizer.encode(parse_messages(record.text), longest) for record in records]
+    kept = [place for place, chat in enumerate(chats) if any(chat.learned[1:])]
+    if name != "train":
+        kept.sort(key=lambda place: len(chats[place].tokens))
+    learned = np.array([sum(chats[place].learned[1:]) for place in kept], dtype=np.int64)
+    write_token_shard(
+        folder,
+        name,
+        rows=[_mark_predecessors(chats[place]) for place in kept],
+        labels=learned,
+        ids=[records[place].id for place in kept],
+    )
+    return {
+        "rows": len(kept),
+        "tokens": sum(len(chats[place].tokens) for place in kept),
+        "learned_tokens": int(learned.sum()),
+        "truncated": float(np.mean([chat.truncated for chat in chats])) if chats else 0.0,
+        "nothing_learned": len(chats) - len(kept),
+    }
+
+
+def _mark_predecessors(chat: EncodedChat) -> list[int]:
+    """The tokens, each marked (`~number`) whose successor is learned."""
+    following = [*chat.learned[1:], False]
+    return [~token if learned else token for token, learned in zip(chat.tokens, following, strict=True)]
+
+
+def _tell_generation(network: Any, about: dict[str, Any]) -> None:
+    """Which tokens end a reply, and which fills up, where transformers' `generate` looks for them."""
+    settings = network.generation_config
+    known = settings.eos_token_id
+    ends = {*about["stop"], *([known] if isinstance(known, int) else known or [])}
+    settings.eos_token_id = sorted(ends) or None
+    settings.pad_token_id = about["padding"]
+
+
+def _check_tokenizer(artifact: Path, prepared: Path) -> dict[str, Any]:
+    """What is known of the prepared data; its tokens must be the model's.
+
+    Raises:
+        RecipeError: they are another tokenizer's, so that numbers a token would compare what is not alike.
+    """
+    about: dict[str, Any] = read_json(prepared / "splits.json")
+    if hash_file(artifact / "tokenizer.json") != about["tokenizer"]:
+        raise RecipeError(
+            "This model has another tokenizer than the prepared data.",
+            where=str(artifact),
+            value="perplexities a token do not compare",
+            repair="give a model from another base another name",
+        )
+    return about
+
+
+def _batches(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """All rows, in their order, in pieces of about `_BATCH_TOKENS` tokens."""
+    pieces: list[list[int]] = []
+    for row, length in enumerate(lengths.tolist()):
+        widest = max([length, *(int(lengths[other]) for other in pieces[-1])]) if pieces else length
+        if pieces and widest * (len(pieces[-1]) + 1) <= _BATCH_TOKENS:
+            pieces[-1].append(row)
+        else:
+            pieces.append([row])
+    return [np.array(piece) for piece in pieces]
+
+
+def _last_reply(shard: TokenShard, row: int) -> tuple[list[int], list[int]]:
+    """A conversation's tokens up to its last reply, and that reply's."""
+    marked = np.array(shard.tokens[shard.offsets[row] : shard.offsets[row + 1]])
+    plain = np.where(marked < 0, ~marked, marked).tolist()
+    marks = np.flatnonzero(marked < 0)
+    gaps = np.flatnonzero(np.diff(marks) > 1)
+    first = int(marks[gaps[-1] + 1] if len(gaps) else marks[0])
+    return plain[: first + 1], plain[first + 1 : int(marks[-1]) + 2]
+
+
+WORKLOAD = Chat()

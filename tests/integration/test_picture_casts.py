@@ -1,0 +1,131 @@
+"""Casts of pictures from open models: a probe's features are computed once, a transformer stays one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from recaster import pipeline
+from recaster.core.files import read_json
+from recaster.core.progress import SilentReporter
+from recaster.data.shards import read_shard
+from recaster.models import mobilenet_v2
+from recaster.tracking.runs import open_tracking
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+_BASE = ("accept_licences=[CC-BY-4.0, MIT]", "model.licence=MIT", "model.base=path:base")
+_OPEN_GATE = "gate.bars=[{metric: accuracy, min: 0.01}]"
+
+
+class _Telling(SilentReporter):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def _cast(project: Path, *overrides: str) -> pipeline.Cast:
+    recipe = project / "recipes" / "image-classification" / "tiny.yaml"
+    return pipeline.open_cast(recipe, [*_BASE, _OPEN_GATE, "train.epochs=1", *overrides])
+
+
+def _write_mobilenet(folder: Path) -> None:
+    folder.mkdir()
+    torch.manual_seed(0)
+    model = mobilenet_v2.build_model(channels=3, height=32, width=32, classes=5, dropout=0.2)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    config = {"architecture": "mobilenet-v2", "arguments": {"classes": 5}}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_a_probe_computes_its_features_once(project: Path) -> None:
+    _write_mobilenet(project / "base")
+    probe = ("customize.method=probe", "model.input_size=32", "train.augmentation.shift_pixels=0")
+    told = _Telling()
+    first = pipeline.run_to(_cast(project, *probe), "train", told)
+    assert any("features" in line for line in told.said)
+    assert any("loaded 312 tensors; re-initialised 2" in line for line in told.said)
+    again, rates = _Telling(), "train.optimizer.learning_rate=0.003"
+    second = pipeline.run_to(_cast(project, *probe, rates), "train", again)
+    assert second.ref != first.ref
+    assert not any("features" in line for line in again.said)
+    (features,) = (project / ".recaster" / "steps" / "features").glob("*/train.features.npy")
+    assert np.load(features).shape[1] == 1280
+
+
+def _write_transformer(folder: Path) -> None:
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=16,
+        patch_size=8,
+        num_labels=4,
+    )
+    ViTForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder)
+
+
+def test_a_transformer_comes_out_as_one(project: Path) -> None:
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    import mlflow
+
+    _write_transformer(project / "base")
+    told = _Telling()
+    cast = _cast(project)
+    summary = pipeline.run(cast, told)
+    assert any("re-initialised 2: classifier" in line for line in told.said)
+    steps = {step.step: cast.settings.steps / step.ref for step in summary.steps}
+    open_tracking(cast.settings)
+    local = Path(mlflow.artifacts.download_artifacts(f"models:/{cast.recipe.name}@champion"))
+    (artifact,) = (local / "artifacts").iterdir()
+    assert not list(artifact.glob("*.py"))
+    wanted = np.load(steps["evaluate"] / "predictions.npy")
+    shard = read_shard(steps["prepare"], "test")
+    pictures = shard.images.transpose(0, 2, 3, 1)[:20]
+
+    model: Any = mlflow.pyfunc.load_model(str(local))
+    frame = model.predict(pictures.astype(np.float32))
+    np.testing.assert_allclose(frame.filter(like="p_").to_numpy(), wanted[:20], atol=1e-5)
+    assert "transformers" in (local / "requirements.txt").read_text()
+
+    # By transformers alone; its processor takes 0..255 and resizes in whole numbers.
+    network = AutoModelForImageClassification.from_pretrained(artifact).eval()
+    assert list(network.config.id2label.values()) == cast.recipe.data.labels
+    processor = AutoImageProcessor.from_pretrained(artifact)
+    colour = np.repeat(np.round(pictures * (255 / 16)).astype(np.uint8), 3, axis=3)
+    inputs = processor(list(colour), return_tensors="pt")
+    assert inputs.pixel_values.shape == (20, 3, 16, 16)
+    with torch.no_grad():
+        found = network(**inputs).logits.softmax(1).numpy()
+    np.testing.assert_allclose(found, wanted[:20], atol=0.02)
+    assert read_json(artifact / "preprocessing.json")["kind"] == "image"
+
+
+def test_the_exported_head_is_the_one_over_the_features(project: Path) -> None:
+    _write_transformer(project / "base")
+    cast = _cast(project, "customize.method=probe", "train.augmentation.shift_pixels=0")
+    artifact = pipeline.run_to(cast, "export", SilentReporter()).path
+    prepared = pipeline.run_to(cast, "prepare", SilentReporter()).path
+    trained = pipeline.run_to(cast, "train", SilentReporter())
+    assert trained.facts["trained_parameters"] == 16 * 10 + 10
+    (features,) = (cast.settings.steps / "features").iterdir()
+    seen = np.load(features / "validation.features.npy").astype(np.float64)
+    state = load_file(artifact / "model.safetensors")
+    logits = seen @ state["classifier.weight"].double().numpy().T + state["classifier.bias"].double().numpy()
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    found, targets = cast.workload.predict(artifact, prepared, "validation")
+    np.testing.assert_allclose(found, shares, atol=1e-5)
+    np.testing.assert_array_equal(targets, np.load(features / "validation.labels.npy"))

@@ -1,0 +1,130 @@
+"""Augmentation: what each change does, and that a row's change does not depend on its batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from recaster.data.augmentation import Augmentation, crop, erase, paste, turn
+from recaster.models.losses import build_loss
+from recaster.recipe.training import Augmentation as Section
+from recaster.recipe.training import TrainSection
+
+_ROWS, _CLASSES = 50, 7
+_PICTURES = torch.from_numpy(np.random.default_rng(0).random((_ROWS, 3, 12, 10), dtype=np.float32))
+_LABELS = torch.arange(_ROWS) % _CLASSES
+_ALL: dict[str, Any] = {
+    "shift_pixels": 2,
+    "border": "reflect",
+    "horizontal_flip": True,
+    "rotate_degrees": 15.0,
+    "zoom": 0.2,
+    "brightness": 0.3,
+    "contrast": 0.3,
+    "saturation": 0.3,
+    "erase_probability": 0.5,
+    "mixup_alpha": 0.4,
+    "cutmix_alpha": 1.0,
+}
+
+
+def _load(rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    return _PICTURES[rows], _LABELS[rows]
+
+
+def _augment(rows: np.ndarray, seed: int = 3, **options: Any) -> tuple[Tensor, Tensor]:
+    section = Section(**options).model_dump()
+    return Augmentation(section, rows=_ROWS, classes=_CLASSES).batch(_load, rows, seed)
+
+
+@pytest.mark.parametrize(
+    "options", [*({name: _ALL[name]} for name in _ALL if name != "border"), _ALL], ids=str
+)
+def test_a_row_s_change_is_its_own(options: dict[str, Any]) -> None:
+    rows = np.random.default_rng(1).permutation(_ROWS)
+    whole = _augment(rows, **options)
+    assert not torch.equal(whole[0], _PICTURES[rows])
+    assert not torch.equal(whole[0], _augment(rows, seed=4, **options)[0])
+    assert whole[0].shape == (_ROWS, 3, 12, 10) and whole[0].min() >= 0 and whole[0].max() <= 1
+    for start, stop in ((0, 1), (7, 30), (49, 50)):
+        part = _augment(rows[start:stop], **options)
+        for one, other in zip(part, whole, strict=True):
+            assert torch.equal(one, other[start:stop])
+
+
+def test_no_option_changes_nothing() -> None:
+    rows = np.arange(_ROWS)
+    images, labels = _augment(rows)
+    assert torch.equal(images, _PICTURES) and torch.equal(labels, _LABELS)
+
+
+def test_crops_and_flips_are_of_the_picture() -> None:
+    offsets = torch.tensor([[0, 0], [2, 2], [4, 3]])
+    moved = crop(_PICTURES[:3], offsets, pixels=2, border="zero")
+    assert torch.equal(moved[1], _PICTURES[1])
+    assert torch.equal(moved[0, :, 2:, 2:], _PICTURES[0, :, :-2, :-2]) and not moved[0, :, :2].any()
+    assert torch.equal(moved[2, :, :-2, :-1], _PICTURES[2, :, 2:, 1:])
+    flipped = _augment(np.arange(_ROWS), horizontal_flip=True)[0]
+    same = (flipped == _PICTURES).flatten(1).all(1)
+    mirrored = (flipped == _PICTURES.flip(3)).flatten(1).all(1)
+    assert (same ^ mirrored).all() and 10 < same.sum() < 40
+
+
+def test_a_turn_turns() -> None:
+    square = _PICTURES[:2, :, :10, :10]
+    quarter = turn(square, angle=torch.full((2,), np.pi / 2), scale=torch.ones(2))
+    wanted = [torch.rot90(square, turns, (2, 3)) for turns in (1, 3)]
+    assert min((quarter - one).abs().max() for one in wanted) < 1e-4
+    none = turn(square, angle=torch.zeros(2), scale=torch.ones(2))
+    assert (none - square).abs().max() < 1e-5
+
+
+def test_erased_rectangles_have_one_colour_and_the_wanted_area() -> None:
+    chance = torch.from_numpy(np.random.default_rng(2).random((_ROWS, 8), dtype=np.float32))
+    erased = erase(_PICTURES, chance, probability=1.0)
+    changed = (erased != _PICTURES).any(1)
+    shares = changed.flatten(1).float().mean(1)
+    assert (shares > 0).all() and shares.max() < 0.45 and 0.08 < shares.mean() < 0.27
+    for row in range(_ROWS):
+        assert torch.allclose(erased[row][:, changed[row]], chance[row, 5:, None])
+        down, right = changed[row].nonzero().unbind(1)
+        sides = [int(side.max() - side.min()) + 1 for side in (down, right)]
+        assert sides[0] * sides[1] == changed[row].sum()
+
+
+def test_shares_of_labels_are_those_of_the_pixels() -> None:
+    images, others = torch.zeros(_ROWS, 3, 12, 10), torch.ones(_ROWS, 3, 12, 10)
+    random = torch.from_numpy(np.random.default_rng(3).random((3, _ROWS), dtype=np.float32))
+    pasted, share = paste(images, others, share=random[0], places=random[1:].T)
+    assert torch.allclose(1 - pasted.mean((1, 2, 3)), share, atol=1e-6)
+    _, targets = _augment(np.arange(_ROWS), mixup_alpha=0.5)
+    assert torch.allclose(targets.sum(1), torch.ones(_ROWS))
+    own = targets[torch.arange(_ROWS), _LABELS]
+    assert ((targets > 1e-6).sum(1) <= 2).all() and own.min() > 0 and own.std() > 0.1
+
+
+def test_losses_take_shares_of_labels() -> None:
+    logits = torch.randn(_ROWS, _CLASSES, generator=torch.Generator().manual_seed(0))
+    shares = torch.nn.functional.one_hot(_LABELS, _CLASSES).float()
+    for name in ("cross-entropy", "brier"):
+        loss = build_loss({"name": name, "label_smoothing": 0.1, "gamma": 2.0}, training=True)
+        assert torch.allclose(loss(logits, _LABELS), loss(logits, shares), rtol=1e-5)
+
+
+def test_mixing_needs_a_loss_that_takes_it() -> None:
+    section: dict[str, Any] = {
+        "seed": 0,
+        "epochs": 1,
+        "batch_size": 8,
+        "optimizer": {"name": "adamw", "learning_rate": 0.1},
+        "augmentation": {"mixup_alpha": 0.2},
+    }
+    TrainSection.model_validate(section)
+    with pytest.raises(ValueError, match="takes one label a sample"):
+        TrainSection.model_validate({**section, "loss": {"name": "focal"}})
+    with pytest.raises(ValueError, match="border belongs to shift_pixels"):
+        Section(border="reflect")
