@@ -284,7 +284,6 @@ def _compare(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
         "probe_cpu_share": round(shares[0], 2),
         "training_cpu_share": round(shares[1], 2),
         "probe_seconds": round(took, 1),
-        "miniature_steps": found[0]["miniature"]["extent"]["steps"],
     }
 
 

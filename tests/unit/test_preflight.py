@@ -25,7 +25,6 @@ from recaster.training.disk_need import StateSize, require_room
 
 MIB = 2**20
 TRAIN = {
-    "epochs": 5,
     "validate_every_epochs": 2,
     "checkpoint_every_steps": 20,
     "keep_checkpoints": 3,
@@ -77,6 +76,7 @@ def _found(**changes: Any) -> dict[str, Any]:
             "checkpoint_bytes": 30 * MIB,
         },
         "steps": 50,
+        "steps_per_epoch": 10,
         "validation_rows": 100,
         "validation_pass": 50,
         "share": 16,
@@ -146,6 +146,11 @@ def test_time_of_all_steps_validations_and_saves() -> None:
     assert (duration.steps, duration.validations, duration.saves) == (50, 3, 3)
     assert duration.training == pytest.approx(50 * 0.6 + 3 * 4.0 + 2 * 0.4 + 1.25)
     assert duration.total == pytest.approx(duration.training + 4.0)
+
+
+def test_the_last_step_is_validated_within_an_epoch_too() -> None:
+    cut = predict_duration(_found(steps=25), TRAIN)
+    assert (cut.steps, cut.validations) == (25, 2)  # after the second epoch, and at the end
 
 
 def test_saves_that_last_longer_than_the_steps_between_them_are_waited_for() -> None:

@@ -130,7 +130,9 @@ def predict_duration(found: Found, train: Mapping[str, Any], *, features_seconds
         features_seconds: of what is computed before.
     """
     steps, every = found["steps"], train["checkpoint_every_steps"]
-    validations = math.ceil(train["epochs"] / train["validate_every_epochs"])
+    # The last step is validated too, where it ends within an epoch.
+    epochs = math.ceil(steps / found["steps_per_epoch"])
+    validations = math.ceil(epochs / train["validate_every_epochs"])
     seconds = _part_seconds(found, every)
     return Duration(
         features=features_seconds,

@@ -14,6 +14,7 @@ from torch import nn
 
 from recaster.core.errors import ResourceError
 from recaster.core.files import free_bytes
+from recaster.customization.build import count_parameters, rests_on_base
 from recaster.training.checkpoint import trained_tensors, whole_state
 
 _MOMENTS = {
@@ -49,18 +50,19 @@ class StateSize:
     scheme remembers comes on top."""
 
 
-def measure_state(model: nn.Module, plan: Mapping[str, Any]) -> StateSize:
+def measure_state(model: nn.Module, plan: dict[str, Any]) -> StateSize:
     """The sizes of a whole `model` in which what is frozen is marked so."""
     train = plan["train"]
     trained = [value for value in model.parameters() if value.requires_grad]
     weights = sum(value.nbytes for value in whole_state(model).values())
     saved = sum(value.nbytes for value in trained_tensors(model).values())
     copies = _count_moments(train["optimizer"]) + int(train["ema_decay"] is not None)
+    parameters, changed = count_parameters(model)
     return StateSize(
-        parameters=sum(value.numel() for value in model.parameters()),
-        trained=sum(value.numel() for value in trained),
+        parameters=parameters,
+        trained=changed,
         weights_bytes=weights,
-        result_bytes=saved if plan.get("base") else weights,
+        result_bytes=saved if rests_on_base(plan) else weights,
         checkpoint_bytes=saved + copies * sum(value.nbytes for value in trained),
     )
 
