@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 TORCH := $(shell grep '^torch==' constraints.txt)
 .DEFAULT_GOAL := help
-.PHONY: help run test check format reference fetch-models ui up down bench-overhead contract-table kill-campaign bench-launchers bench-communication bench-engine bench-engine-gpu bench-preflight clean
+.PHONY: help run test check format reference fetch-models ui up down bench-overhead contract-table kill-campaign bench-launchers bench-communication bench-engine bench-engine-gpu bench-preflight bench-customization clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -74,6 +74,8 @@ bench-engine: .venv-bench/.installed ## the engine's step against plain loops an
 bench-engine-gpu: ## the same on a GPU, against plain loops; needs torch, numpy, safetensors, pydantic
 	PYTHONPATH=src $(PYTHON) -m benchmarks.engine --device cuda --precision bf16 --compile --tasks cnn encoder --no-peers
 
+bench-customization: $(VENV)/.installed ## methods on public data in RECASTER_TEST_DATA (some hours; resumes)
+	$(PY) -m benchmarks.customization
 bench-preflight: $(VENV)/.installed ## predictions of `recaster check` against trainings (about 15 minutes)
 	$(PY) -m benchmarks.preflight
 

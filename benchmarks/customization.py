@@ -22,11 +22,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.customization_runs import RUNS
+from benchmarks import customization_pictures, customization_runs
 from benchmarks.customization_targets import list_targets
 from benchmarks.record import RESULTS, write_result
 
 ROOT = Path(__file__).parent.parent
+RUNS = customization_runs.RUNS | customization_pictures.RUNS
 PACKAGES = ["torch", "transformers", "peft"]
 
 

@@ -26,6 +26,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 _MODULES = ROOT / "src" / "recaster" / "customization"
 _PLANS = {name: (name, options) for name, options in OPTIONS.items()}
 _PLANS |= {f"{name}-other": (name, options) for name, options in VARIANTS.items()}
+_OF_CHAT = {"prompt", "prefix"}
+"""Those of language models, in integration/test_chat_models.py."""
 _SHARE = {"bitfit": 0.2, "lora": 0.4, "lora-other": 0.4, "probe": 0.2}
 """At most so much is trained; of this tiny model the head alone is much. The rest train all."""
 
@@ -61,7 +63,7 @@ def key(request: pytest.FixtureRequest) -> str:
 
 def test_every_method_is_examined() -> None:
     found = {path.stem for path in _MODULES.glob("*.py") if _has_method(path)}
-    assert found == set(OPTIONS)
+    assert found == set(OPTIONS) | _OF_CHAT
 
 
 def test_it_is_made_the_same_each_time(method: Method) -> None:

@@ -17,11 +17,15 @@ from recaster import pipeline
 from recaster.core.errors import BaseModelError, ExportError, RecipeError
 from recaster.core.files import read_json
 from recaster.core.progress import SilentReporter
+from recaster.customization.protocol import load_method
 from recaster.data.synthetic import LABELS
 from recaster.exporting import onnx
-from recaster.exporting.adapter_form import ADAPTER, check_base
+from recaster.exporting.adapter_form import ADAPTER, check_base, merge_adapter_form, write_adapter_form
 from recaster.exporting.graphs import read_graph
+from recaster.models.causal_models import build_causal_model
+from recaster.models.open_pictures import build_picture_classifier
 from recaster.pipeline.export_verbs import export_model
+from recaster.recipe.customize import CustomizeSection
 from tests.conftest import ROOT
 from tests.contract.method_runs import make_project, write_model
 
@@ -203,6 +207,41 @@ def test_pictures_too_in_int8_with_measured_ranges(digits: pipeline.Cast, tmp_pa
     made_up = read_graph(served, None)
     assert not made_up.real
     onnx.write_onnx(made_up, tmp_path / "noise.onnx")
+
+
+def _open_model(kind: str, folder: Path) -> Any:
+    """A base with random weights, and the model over it."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageClassification
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    torch.manual_seed(1)
+    if kind == "chat":
+        config = AutoConfig.for_model("llama", vocab_size=300, num_key_value_heads=2, **sizes)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        return build_causal_model(base=folder, scratch={"vocabulary": 300})
+    config = AutoConfig.for_model("vit", image_size=16, patch_size=4, **sizes)
+    AutoModelForImageClassification.from_config(config).save_pretrained(folder)
+    return build_picture_classifier(folder, ["cat", "dog", "owl"])
+
+
+@pytest.mark.parametrize("kind", ["chat", "image"])
+def test_other_kinds_have_an_adapter_form_too(kind: str, tmp_path: Path) -> None:
+    method = load_method({"customize": {"method": "lora"}})
+    lora = {"targets": ["q_proj", "v_proj"]}
+    plan = {"customize": CustomizeSection.model_validate({"method": "lora", "lora": lora}).model_dump()}
+    model = method.apply(_open_model(kind, tmp_path / "base"), plan)
+    with torch.no_grad():
+        for value in model.parameters():
+            if value.requires_grad:
+                value.normal_(std=0.2)
+    inputs = torch.randint(1, 300, (2, 6)) if kind == "chat" else torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        wanted = model.eval()(inputs)
+    about = {"kind": kind}
+    assert write_adapter_form(tmp_path / "alone", model, base=tmp_path / "base", preprocessing=about)
+    model.network = merge_adapter_form(tmp_path / "alone", tmp_path / "base")
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(inputs), wanted, atol=1e-4, rtol=1e-4)
 
 
 class _Other(torch.nn.Module):

@@ -8,17 +8,19 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from recaster import pipeline
 from recaster.core.errors import RecipeError
 from recaster.core.progress import SilentReporter
 from recaster.customization.build import build_customized
-from recaster.customization.distil import Distil
+from recaster.customization.distil import TEACHER, Distil
 from recaster.data.synthetic import LABELS, make_requests
 from recaster.data.tokenizers import train_byte_pairs
 from recaster.models import small_cnn
 from recaster.models.losses import build_loss
 from recaster.pipeline.inputs import training_plan
+from tests.conftest import ROOT
 from tests.contract.method_runs import make_project, write_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -152,3 +154,29 @@ def test_a_registered_model_teaches_and_its_licences_come_along(recipe: Path) ->
     card = (cast.settings.steps / ref / "model" / "README.md").read_text()
     assert "| teacher | `models:/tiny/1` | MIT AND Apache-2.0 |" in card
     assert "licence_chain: MIT AND Apache-2.0\n" in card
+
+
+def test_a_small_network_for_pictures_learns_from_a_larger_one(tmp_path: Path) -> None:
+    project = tmp_path / "pictures"
+    project.mkdir()
+    shutil.copy(ROOT / "recipes" / "image-classification" / "tiny.yaml", project)
+    quick = ["train.epochs=2", "evaluate.bootstrap_samples=100", "gate.bars=[{metric: accuracy, min: 0.2}]"]
+    teacher = pipeline.open_cast(project / "tiny.yaml", quick)
+    assert pipeline.run(teacher, SilentReporter()).accepted
+    section = f"{{teacher: 'models:/{teacher.recipe.name}@champion', hidden_weight: 0}}"
+    overrides = [
+        "name=student",
+        "model.width=4",
+        "customize.method=distil",
+        f"customize.distil={section}",
+        *quick,
+    ]
+    student = pipeline.open_cast(project / "tiny.yaml", overrides)
+    trained = pipeline.run_to(student, "train", SilentReporter())
+    assert not [name for name in load_file(trained.path / "weights.safetensors") if name.startswith(TEACHER)]
+    assert trained.facts["parameters"] == trained.facts["trained_parameters"]
+    artifact = pipeline.run_to(student, "export", SilentReporter()).path
+    assert load_file(artifact / "model.safetensors")["features.0.weight"].shape[0] == 4
+    needs_layers = [*overrides[:3], f"customize.distil={section.replace('hidden_weight: 0', 'layers: 1')}"]
+    with pytest.raises(RecipeError, match="a list of like layers"):
+        _build(project / "tiny.yaml", *needs_layers)

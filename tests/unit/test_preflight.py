@@ -51,6 +51,7 @@ def _found(**changes: Any) -> dict[str, Any]:
         },
         "step_share": 1.5,
         "validation_share": 2.0,
+        "cpu_share": 0.9,
         "peak": _peak(500),
         "mapped": {"size": 90 * MIB, "resident": 20 * MIB},
         "stages": {

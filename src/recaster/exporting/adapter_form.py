@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from recaster.core.errors import BaseModelError
 from recaster.core.files import read_json, write_json
 from recaster.core.hashing import hash_file
+from recaster.customization.protocol import load_method
 from recaster.models.open_models import Headed, OpenModel, load_network
 
 ADAPTER = "adapter"
@@ -32,6 +33,20 @@ _KINDS = {
 _SIZES = ("model_type", "hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size")
 
 
+def merge_beside_adapter(
+    trained: nn.Module, plan: dict[str, Any], folder: Path, *, preprocessing: dict[str, Any]
+) -> nn.Module:
+    """A trained model in its usual form; where it has an adapter form, that is written first.
+
+    Args:
+        trained: as `load_trained` gives it.
+        folder: of the artifact.
+    """
+    if plan.get("base"):
+        write_adapter_form(folder / ADAPTER, trained, base=Path(plan["base"]), preprocessing=preprocessing)
+    return load_method(plan).merge(trained, plan).eval()
+
+
 def write_adapter_form(
     folder: Path, trained: nn.Module, *, base: Path, preprocessing: dict[str, Any]
 ) -> bool:
@@ -42,13 +57,15 @@ def write_adapter_form(
         preprocessing: as the artifact has it; `kind` in it says which Auto class the base is for.
 
     Returns:
-        Whether there is such a form: the model has a LoRA adapter that left its base as it was.
+        Whether there is such a form: a LoRA adapter that left its base as it was, beside a head or none.
     """
     network: Any = trained.network if isinstance(trained, OpenModel) else None
     adapters = getattr(network, "peft_config", {})
     config = copy.copy(adapters.get("default"))
     if config is None or config.peft_type != "LORA" or config.init_lora_weights == "pissa":
         return False
+    if any("base_layer" in name for name, value in network.named_parameters() if value.requires_grad):
+        return False  # the head is trained as a whole and has an update as well, for which peft has no form
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
@@ -79,7 +96,7 @@ def _describe_base(base: Path, config: Any, *, labelled: bool) -> dict[str, Any]
         "weights": _hash_weights(base),
         "sizes": _read_sizes(base),
         "labels": [config.id2label[number] for number in range(config.num_labels)] if labelled else [],
-        "padding": config.pad_token_id,
+        "padding": getattr(config, "pad_token_id", None),
     }
 
 
@@ -104,8 +121,9 @@ def merge_adapter_form(adapter: Path, base: Path) -> nn.Module:
             "num_labels": len(about["labels"]),
             "id2label": dict(enumerate(about["labels"])),
             "label2id": {label: number for number, label in enumerate(about["labels"])},
-            "pad_token_id": about["padding"],
         }
+    if about["labels"] and about["padding"] is not None:
+        options["pad_token_id"] = about["padding"]
     kind = read_json(adapter / "preprocessing.json")["kind"]
     auto = getattr(importlib.import_module("transformers"), _KINDS[kind][0])
     network, _ = load_network(auto, base, **options)

@@ -6,9 +6,6 @@ pictures   pixels   (batch, channels, height, width) float32, 0..1
 
 from __future__ import annotations
 
-import importlib
-import re
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,8 @@ from recaster.core.files import read_json
 from recaster.data.shards import read_shard
 from recaster.data.token_shards import read_token_shard
 from recaster.exporting.onnx import Graph, Inputs
+from recaster.models import vector_classifier
+from recaster.models.picture_models import load_picture_model
 
 _BATCH_ROWS, _MOST_ROWS = 32, 1024
 _SHAPES = ((2, 9), (1, 3), (5, 24), (3, 17))
@@ -43,12 +42,13 @@ def read_graph(artifact: Path, prepared: Path | None) -> Graph:
     about, config = read_json(artifact / "preprocessing.json"), read_json(artifact / "config.json")
     if about["kind"] == "text":
         return _read_text(artifact, about, config, prepared)
-    if about["kind"] == "image" and "architecture" in config:
+    if about["kind"] == "image":
         return Graph(
-            module=_OfPixels(_load_own(artifact, config)).eval(),
+            module=_OfPixels(load_picture_model(artifact)).eval(),
             examples=_read_pictures(prepared) if prepared else _make_pictures(about),
             free={_PIXELS: {0: "batch"}},
-            static=True,
+            # Matrix products need no measured ranges, convolutions have no kernels without them.
+            static="architecture" in config,
             real=prepared is not None,
         )
     raise _no_graph(artifact, about["kind"])
@@ -57,7 +57,7 @@ def read_graph(artifact: Path, prepared: Path | None) -> Graph:
 def _read_text(artifact: Path, about: dict[str, Any], config: dict[str, Any], prepared: Path | None) -> Graph:
     names: tuple[str, ...] = (_TOKENS,)
     if "architecture" in config:
-        network: nn.Module = _OfTokens(_load_own(artifact, config))
+        network: nn.Module = _OfTokens(_load_vectors(artifact, config))
         vocabulary, padding = config["arguments"]["vocabulary"], config["arguments"]["padding"]
     else:
         network, names = _Network(_load_transformers(artifact)), (_TOKENS, _MASK)
@@ -72,13 +72,9 @@ def _read_text(artifact: Path, about: dict[str, Any], config: dict[str, Any], pr
     )
 
 
-def _load_own(artifact: Path, config: dict[str, Any]) -> nn.Module:
-    """A network of Recaster's own; the copy of its source in the folder is not run."""
-    name = str(config["architecture"])
-    module = f"recaster.models.{name}"
-    if not re.fullmatch(r"[a-z0-9_]+", name) or find_spec(module) is None:
-        raise _no_graph(artifact, name)
-    network: nn.Module = importlib.import_module(module).build_model(**config["arguments"])
+def _load_vectors(artifact: Path, config: dict[str, Any]) -> nn.Module:
+    """Word vectors; the copy of their source in the folder is not run."""
+    network = vector_classifier.build_model(**config["arguments"])
     network.load_state_dict(load_file(artifact / "model.safetensors"))
     return network
 
@@ -102,7 +98,7 @@ def _no_graph(artifact: Path, value: str) -> RecipeError:
 
 
 class _OfTokens(nn.Module):
-    """A network of Recaster's own over texts."""
+    """Word vectors under a small network."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -115,7 +111,7 @@ class _OfTokens(nn.Module):
 
 
 class _OfPixels(nn.Module):
-    """A network of Recaster's own over pictures."""
+    """Any classifier of pictures; what it does to them first is part of the graph."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -161,11 +157,12 @@ def _make_texts(vocabulary: int, longest: int, padding: int) -> list[Inputs]:
 
 
 def _read_pictures(prepared: Path) -> list[Inputs]:
-    """The validation split."""
-    images = read_shard(prepared, "validation").images[:_MOST_ROWS]
+    """The validation split, up to so many of it."""
+    shard = read_shard(prepared, "validation")
+    end = min(_MOST_ROWS, len(shard.labels))
     return [
-        {_PIXELS: np.array(images[start : start + _BATCH_ROWS])}
-        for start in range(0, len(images), _BATCH_ROWS)
+        {_PIXELS: shard.scaled(slice(start, min(start + _BATCH_ROWS, end)))}
+        for start in range(0, end, _BATCH_ROWS)
     ]
 
 

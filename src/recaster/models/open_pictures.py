@@ -57,7 +57,10 @@ class PictureClassifier(OpenModel):
         return [f"network.{self._head()}"]
 
     def _head(self) -> str:
-        children = dict(self.network.named_children())
+        whole = getattr(
+            self.network, "get_base_model", lambda: self.network
+        )()  # inside an adapter's wrapping
+        children = dict(whole.named_children())
         if "classifier" not in children:
             raise RecipeError(
                 "This architecture's head cannot be trained apart from its encoder.",

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from recaster.exporting.card import CardFacts, Origin, Training
 
 _HUB = "https://huggingface.co/"
-_CORE_WATTS = 8.0
-"""Of one busy core with its share of memory, fans and losses: a server's processor takes 200 to 300 W for 32
-to 64 cores, and the server about twice what its processor does."""
 
 
 def collect_facts(cast: Cast, snapshot: StepResult, trained: StepResult, evaluation: StepResult) -> CardFacts:
@@ -52,13 +49,14 @@ def _to_origin(what: str, found: StepResult) -> Origin:
 
 def _describe_training(cast: Cast, trained: StepResult) -> Training:
     from recaster.exporting.card import Training
+    from recaster.preflight.power import find_power
     from recaster.training.journal import JOURNAL, read_journal
     from recaster.versioning.code_versions import read_commit
 
     facts: dict[str, Any] = trained.facts
     seconds = measure_seconds(read_journal(trained.path / JOURNAL)) or trained.seconds
     cores = facts["ranks"] * facts["threads_per_rank"]
-    on_cpu = facts["device"] == "cpu"
+    power = find_power(cast.settings.watts, None, cores=cores, device=facts["device"])
     found = read_commit(cast.settings.project)
     commit = f", commit {found[0][:12]}{' with changes' if found[1] else ''}" if found else ""
     return Training(
@@ -68,8 +66,8 @@ def _describe_training(cast: Cast, trained: StepResult) -> Training:
         ranks=facts["ranks"],
         device=facts["device"],
         seconds=seconds,
-        watt_hours=cores * _CORE_WATTS * seconds / 3600 if on_cpu else None,
-        power=f"an estimate: {cores} busy cores of {_CORE_WATTS:g} W, not measured" if on_cpu else "no meter",
+        watt_hours=power.watts * seconds / 3600 if power else None,
+        power=power.source if power else "set RECASTER_WATTS to what the machine takes",
         code=f"Recaster {version('recaster')}{commit}",
     )
 

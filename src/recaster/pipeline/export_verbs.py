@@ -16,8 +16,6 @@ from recaster.core.progress import Reporter
 from recaster.core.settings import Settings
 from recaster.core.steps import MANIFEST
 
-_BESIDE = ("config.json", "preprocessing.json", "README.md", "LICENSE")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
@@ -226,9 +224,19 @@ def _copy_adapter(artifact: Path, work: Path) -> None:
             "model of transformers; leave --adapter-only out",
         )
     shutil.copytree(found, work, dirs_exist_ok=True)
-    for name in ("README.md", "LICENSE"):
-        if (artifact / name).exists():
-            shutil.copyfile(artifact / name, work / name)
+    if found != artifact:
+        _copy_small(artifact, work)
+
+
+def _copy_small(artifact: Path, work: Path) -> None:
+    """Card, licences, tokenizer and processor: what is neither weights nor says of what form these are."""
+    from recaster.exporting.adapter_form import ADAPTED_BASE
+
+    left_out = {MANIFEST, "config.json", "modeling.py", ADAPTED_BASE, "adapter_config.json"}
+    for path in artifact.iterdir():
+        keep = path.is_file() and path.suffix != ".safetensors" and path.name not in left_out
+        if keep and not (work / path.name).exists():
+            shutil.copyfile(path, work / path.name)
 
 
 def _merge(settings: Settings, adapter: Path, merged: Path, *, base: str | None, reporter: Reporter) -> None:
@@ -241,9 +249,7 @@ def _merge(settings: Settings, adapter: Path, merged: Path, *, base: str | None,
     fetched = fetch_base(settings, named, licence=about["licence"], reporter=reporter)
     merged.mkdir()
     write_open_folder(merged, network=merge_adapter_form(adapter, fetched.path), tokenizer=fetched.path)
-    for name in ("preprocessing.json", "README.md", "LICENSE"):
-        if (adapter / name).exists():
-            shutil.copyfile(adapter / name, merged / name)
+    _copy_small(adapter, merged)
 
 
 def _write_onnx(
@@ -251,7 +257,6 @@ def _write_onnx(
 ) -> dict[str, Any]:
     from recaster.exporting.graphs import read_graph
     from recaster.exporting.onnx import FLOAT, INT8, write_int8, write_onnx
-    from recaster.exporting.open_folder import TOKENIZER_FILES
 
     graph = read_graph(artifact, find_prepared(settings, source))
     reporter.say("exporting the graph, and comparing it with torch")
@@ -261,9 +266,8 @@ def _write_onnx(
         difference["int8"] = write_int8(graph, work / FLOAT, work / INT8)
         sizes["int8"] = (work / INT8).stat().st_size
         (work / FLOAT).unlink()
-    for name in (*_BESIDE, *TOKENIZER_FILES):
-        if (artifact / name).exists():
-            shutil.copyfile(artifact / name, work / name)
+    shutil.copyfile(artifact / "config.json", work / "config.json")
+    _copy_small(artifact, work)
     return {
         "difference": {name: asdict(one) for name, one in difference.items()},
         "bytes": sizes,

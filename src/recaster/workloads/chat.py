@@ -180,12 +180,15 @@ class Chat:
         What cannot be merged stays an adapter, beside its base in a folder of its own.
         """
         from recaster.customization.adapters import stays_apart
-        from recaster.customization.build import load_merged, load_trained
+        from recaster.customization.build import load_trained
+        from recaster.exporting.adapter_form import merge_beside_adapter
         from recaster.exporting.open_folder import write_adapter_folder, write_open_folder
 
+        shape = recipe.data.chat.model_dump()  # type: ignore[union-attr] # `kind` says it is there
+        preprocessing = {"kind": self.kind, **shape}
         trained = load_trained(self, plan, weights)
         apart = stays_apart(trained)
-        model = trained if apart else load_merged(self, plan, weights)
+        model = trained if apart else merge_beside_adapter(trained, plan, folder, preprocessing=preprocessing)
         assert isinstance(model, CausalModel)  # noqa: S101
         tokenizer = Path(plan["base"]) if plan["base"] else Path(plan["prepared"]) / _TOKENIZER
         _tell_generation(model.network, read_json(Path(plan["prepared"]) / "splits.json"))
@@ -193,8 +196,7 @@ class Chat:
             write_adapter_folder(folder, adapted=model.network, tokenizer=tokenizer, base=recipe.model.base)
         else:
             write_open_folder(folder, network=model.network, tokenizer=tokenizer)
-        shape = recipe.data.chat.model_dump()  # type: ignore[union-attr] # `kind` says it is there
-        write_json(folder / "preprocessing.json", {"kind": self.kind, **shape})
+        write_json(folder / "preprocessing.json", preprocessing)
 
     @torch.no_grad()
     def predict(

@@ -164,12 +164,14 @@ class ImageClassification:
         """Weights, configuration and preprocessing, and the network's source where it is of this package."""
         from safetensors.torch import save_file
 
-        from recaster.customization.build import load_merged
+        from recaster.customization.build import load_trained
+        from recaster.exporting.adapter_form import merge_beside_adapter
         from recaster.exporting.artifact import write_artifact
         from recaster.exporting.open_folder import write_open_folder
 
-        model, base = load_merged(self, plan, weights), _base(plan)
-        preprocessing = {"kind": self.kind, **_shape(recipe).model_dump()}
+        base, preprocessing = _base(plan), {"kind": self.kind, **_shape(recipe).model_dump()}
+        trained = load_trained(self, plan, weights)
+        model = merge_beside_adapter(trained, plan, folder, preprocessing=preprocessing)
         if isinstance(model, PictureClassifier):
             write_open_folder(folder, network=model.network, tokenizer=base or folder)
             write_json(folder / PROCESSOR, describe_processor(model))

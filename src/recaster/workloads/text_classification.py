@@ -173,15 +173,13 @@ class TextClassification:
         LoRA's adapter is there by itself too.
         """
         from recaster.customization.build import load_trained
-        from recaster.customization.protocol import load_method
-        from recaster.exporting.adapter_form import ADAPTER, write_adapter_form
+        from recaster.exporting.adapter_form import merge_beside_adapter
 
-        trained, base, prepared = load_trained(self, plan, weights), plan["base"], Path(plan["prepared"])
+        base, prepared = plan["base"], Path(plan["prepared"])
         about = read_json(prepared / "splits.json")
         preprocessing = {"kind": self.kind, "max_tokens": about["tokens"]}
-        if base:
-            write_adapter_form(folder / ADAPTER, trained, base=Path(base), preprocessing=preprocessing)
-        model = load_method(plan).merge(trained, plan).eval()
+        trained = load_trained(self, plan, weights)
+        model = merge_beside_adapter(trained, plan, folder, preprocessing=preprocessing)
         if isinstance(model, OpenModel):
             from recaster.exporting.open_folder import write_open_folder
 
