@@ -68,7 +68,7 @@ ALONE: dict[str, dict[str, Any]] = {
 TOGETHER: dict[str, dict[str, Any]] = {
     scheme: {"task": "encoder", "communication": scheme, "ema_decay": 0.9}
     for scheme in ("allreduce", "powersgd", "topk", "local-sgd", "diloco")
-}
+} | {"normalised": {"task": "normalised"}}
 FOUR = {"four": {"task": "encoder"}, "four-rounded": {"task": "encoder", "communication": "bf16"}}
 RESUMED = ["average", "half", "frozen", "tokens", *(name for name in ALONE if name.startswith("optimizer-"))]
 

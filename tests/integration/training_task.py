@@ -16,7 +16,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from recaster.models import small_cnn
+from recaster.models import resnet, small_cnn
 from recaster.models.losses import LossSum, build_loss, build_token_loss
 from recaster.recipe.communication import CommunicationSection
 from recaster.recipe.distributed import DistributedSection
@@ -32,9 +32,14 @@ EPOCHS, STEPS, HALF = 2, 10, 5
 class _Pictures(strategy_runs.Rows):
     """The rows of numbers as pictures of one channel."""
 
+    def __init__(self, *, enlarged: int) -> None:
+        super().__init__("mlp")
+        self.enlarged = enlarged
+
     def batch(self, rows: Any, *, seed: int | None) -> tuple[Tensor, Tensor]:
         inputs, targets = super().batch(rows, seed=seed)
-        return inputs[:, None], targets
+        size = self.enlarged
+        return inputs[:, None].repeat_interleave(size, 2).repeat_interleave(size, 3), targets
 
 
 class _Wide(nn.Module):
@@ -61,10 +66,14 @@ class _Workload:
             return small_cnn.build_model(
                 channels=1, height=4, width=6, classes=5, hidden=8, dropout=0.1, activation="relu"
             )
+        if plan["task"] == "normalised":  # by batches
+            return resnet.build_model(channels=1, height=8, width=12, classes=5, dropout=0.0, depth=20)
         return _Wide() if plan["task"] == "wide" else strategy_runs.build_model(plan["task"])
 
     def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:
-        return _Pictures("mlp") if plan["task"] == "cnn" else strategy_runs.open_rows(plan["task"])
+        sizes = {"cnn": 1, "normalised": 2}
+        size = sizes.get(plan["task"])
+        return _Pictures(enlarged=size) if size else strategy_runs.open_rows(plan["task"])
 
     def build_loss(self, section: dict[str, Any], *, training: bool) -> LossSum:
         by_rows, by_tokens = (build(section, training=training) for build in (build_loss, build_token_loss))

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from recaster.data.augmentation import Augmentation, crop, erase, paste, turn
+from recaster.data.augmentation import Augmentation
+from recaster.data.picture_changes import crop, erase, paste, turn
+from recaster.data.rand_augment import rand_augment
 from recaster.models.losses import build_loss
 from recaster.recipe.training import Augmentation as Section
 from recaster.recipe.training import TrainSection
@@ -26,6 +28,7 @@ _ALL: dict[str, Any] = {
     "brightness": 0.3,
     "contrast": 0.3,
     "saturation": 0.3,
+    "rand_augment_operations": 2,
     "erase_probability": 0.5,
     "mixup_alpha": 0.4,
     "cutmix_alpha": 1.0,
@@ -81,6 +84,22 @@ def test_a_turn_turns() -> None:
     assert min((quarter - one).abs().max() for one in wanted) < 1e-4
     none = turn(square, angle=torch.zeros(2), scale=torch.ones(2))
     assert (none - square).abs().max() < 1e-5
+
+
+def test_rand_augment_s_changes_are_thirteen_and_grow_with_strength() -> None:
+    picture = _PICTURES[:1].expand(26, -1, -1, -1)
+    which = (torch.arange(26) // 2 + 0.5) / 13
+    chance = torch.stack([which, torch.arange(26) % 2 * 1.0], 1)[:, None]
+    weak, strong = (rand_augment(picture, chance, magnitude=magnitude) for magnitude in (0.1, 0.9))
+    moved = [(one - picture).abs().mean((1, 2, 3)) for one in (weak, strong)]
+    unlike = {tuple(row.flatten().tolist()) for row in strong}
+    assert len(unlike) == 26 - 4  # none, contrast at its widest, bits and solarising have no sides
+    assert torch.equal(strong[:2], picture[:2])
+    same = moved[0] == moved[1]
+    assert same.sum() == 4  # neither has a strength: none, and contrast at its widest
+    assert (moved[1][~same] > moved[0][~same]).all()
+    chosen = rand_augment(_PICTURES, torch.rand(_ROWS, 3, 2), magnitude=0.5)
+    assert chosen.min() >= 0 and chosen.max() <= 1
 
 
 def test_erased_rectangles_have_one_colour_and_the_wanted_area() -> None:

@@ -52,6 +52,8 @@ _CODE = {
         "models",
         "workloads",
         "data.augmentation",
+        "data.picture_changes",
+        "data.rand_augment",
         "data.shards",
         "data.token_shards",
         "core.seeds",

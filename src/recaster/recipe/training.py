@@ -116,6 +116,11 @@ class Augmentation(Section):
     """Distances from the picture's mean grey are multiplied likewise."""
     saturation: float = Field(default=0.0, ge=0, le=1)
     """Distances from each pixel's own grey are multiplied likewise."""
+    rand_augment_operations: int = Field(default=0, ge=0, le=8)
+    """Changes that each picture gets out of thirteen: none, shears, shifts, a turn, colours, sharpness, fewer
+    bits and the like (Cubuk et al. 2020)."""
+    rand_augment_magnitude: float = Field(default=0.3, gt=0, le=1)
+    """Strength of all of them; 1 turns by 30 degrees."""
     erase_probability: float = Field(default=0.0, ge=0, le=1)
     """Share of pictures of which a random colour covers a rectangle of 2 to 33 % (Zhong et al. 2017)."""
     mixup_alpha: float = Field(default=0.0, ge=0)
@@ -127,6 +132,10 @@ class Augmentation(Section):
     def _options_apply(self) -> Augmentation:
         if self.border != "zero" and not self.shift_pixels:
             raise ValueError("border belongs to shift_pixels; set that, or remove it")
+        if "rand_augment_magnitude" in self.changed() and not self.rand_augment_operations:
+            raise ValueError(
+                "rand_augment_magnitude belongs to rand_augment_operations; set that, or remove it"
+            )
         return self
 
     @property

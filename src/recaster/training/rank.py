@@ -23,6 +23,7 @@ from recaster.core.hashing import hash_file
 from recaster.customization.build import build_customized, count_parameters, rests_on_base
 from recaster.customization.probe import FeatureSet
 from recaster.customization.protocol import load_method
+from recaster.distributed.buffers import share_buffers
 from recaster.distributed.communication.protocol import Communication
 from recaster.distributed.heartbeat import note
 from recaster.distributed.mesh import Mesh, join_mesh
@@ -286,6 +287,7 @@ class Run:
         if last or (report.epoch + 1) % train["validate_every_epochs"] == 0:
             note(step=report.step, phase="validate")
             give_back_memory()
+            share_buffers(self.strategy.module, self.mesh)
             with self.average.in_place() if self.average else nullcontext():
                 measured = self.validate(self.validation, micro_batch_size=self.micro_batch_size)
             give_back_memory()
@@ -324,6 +326,7 @@ class Run:
 
     def _save(self, saved: Saved, step: int) -> None:
         note(step=step, phase="save")
+        share_buffers(self.strategy.module, self.mesh)
         best = {self._best()}
         self.saver.save(saved, step=step, memory=self.strategy.communication.memory(), also_keep=lambda: best)
 
