@@ -33,6 +33,7 @@ def _cast(recipe: str, overrides: tuple[str, ...], metric: str, project: Path) -
     seconds = (last["time"] - first["time"]) / (last["step"] - first["step"]) * last["step"] / epochs
     begun = read_json(trained.path / "plan.json")
     entry = evaluated.facts["metrics"][metric]
+    untuned = evaluated.facts.get("untuned", {}).get(metric)
     return {
         "recipe": recipe,
         "method": begun["customize"]["method"],
@@ -44,6 +45,7 @@ def _cast(recipe: str, overrides: tuple[str, ...], metric: str, project: Path) -
         "seconds_an_epoch": round(seconds, 2),
         "cpu_seconds": result["cpu_seconds"],
         "train_seconds": round(trained.seconds, 1),
+        **({"untuned": round(untuned["value"], 4)} if untuned else {}),
         "metric": metric,
         "quality": round(entry["value"], 4),
         "low": round(entry["low"], 4),
@@ -87,4 +89,9 @@ RUNS: dict[str, Measure] = {
         _SMALL,
     ),
     "trec/full": _text("trec"),
+    "chitchat/lora": cast_run(
+        "recipes/chat/smollm2-chitchat.yaml",
+        "data.source=data/chitchat/chitchat.jsonl.gz",
+        metric="perplexity",
+    ),
 }

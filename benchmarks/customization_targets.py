@@ -46,6 +46,13 @@ _FIGURES: list[_Figure] = [
         lambda full: full["quality"],
         lambda found: found >= 0.965,
     ),
+    (
+        "SmolLM2-135M on chitchat, LoRA, held-out perplexity under the base's",
+        "at least 15 % lower",
+        ("chitchat/lora",),
+        lambda lora: 1 - lora["quality"] / lora["untuned"],
+        lambda found: found >= 0.15,
+    ),
 ]
 
 

@@ -78,7 +78,8 @@ def test_the_run_page_tells_the_cast(command: Command, project: Path) -> None:
         for step in _STEPS
     ]
     assert ends == sorted(ends)
-    assert sum(text.endswith(" begins") for text in told) == len(_STEPS)
+    assert "fetch_base has nothing to do" in told  # fresh weights
+    assert sum(text.endswith(" begins") for text in told) == len(_STEPS) + 1
     for said in done.stderr.splitlines():
         assert said in told or said.startswith("train: "), f"{said!r} is not on the page"
     assert any("train: step 40/40" in text for text in told)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from recaster import pipeline
@@ -100,6 +101,14 @@ def test_a_transformer_comes_out_as_one(project: Path) -> None:
     frame = model.predict(pictures.astype(np.float32))
     np.testing.assert_allclose(frame.filter(like="p_").to_numpy(), wanted[:20], atol=1e-5)
     assert "transformers" in (local / "requirements.txt").read_text()
+
+    folder = project / "new"
+    folder.mkdir()
+    for number, picture in enumerate(pictures[:3]):
+        Image.fromarray(picture[:, :, 0]).save(folder / f"{number}.png")
+    rows = pipeline.predict(cast.settings, cast.recipe.name, folder)
+    assert [row["id"] for row in rows] == ["0.png", "1.png", "2.png"]
+    assert [row["label"] for row in rows] == frame["label"].tolist()[:3]
 
     # By transformers alone; its processor takes 0..255 and resizes in whole numbers.
     network = AutoModelForImageClassification.from_pretrained(artifact).eval()

@@ -36,7 +36,7 @@ def turn(images: Tensor, *, angle: Tensor, scale: Tensor) -> Tensor:
 
 
 def warp(images: Tensor, places: Sequence[Sequence[Tensor | float]]) -> Tensor:
-    """Pictures whose pixel at (x, y, 1), in -1..1, is the one that was at `places` times it; else reflected.
+    """Pictures whose pixel at (x, y, 1), in -1..1, was at `places` times that; what was outside is reflected.
 
     Args:
         places: two rows of three, each a number or one for each picture, `(rows,)`.
