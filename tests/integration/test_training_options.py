@@ -226,7 +226,14 @@ def test_a_checkpoint_is_as_large_as_foreseen(runs: Path, name: str) -> None:
     freeze_parameters(model, plan["train"]["freeze"])
     newest = find_checkpoints(runs / name / "checkpoints")[-1]
     found = sum(path.stat().st_size for path in newest.iterdir())
-    headers = 40_000  # names, shapes and hashes
+    headers = sum(
+        map(_header_bytes, newest.glob("*.safetensors"))
+    )  # names and shapes, much of so small a file
     foreseen = measure_state(model, plan).checkpoint_bytes
-    assert foreseen <= found <= foreseen + headers
+    assert foreseen <= found - headers <= foreseen + 1000  # hashes, and the optimizer's counts of steps
     assert found < 1.6 * foreseen
+
+
+def _header_bytes(path: Path) -> int:
+    with path.open("rb") as file:
+        return 8 + int.from_bytes(file.read(8), "little")
