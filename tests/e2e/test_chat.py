@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import nn
 
+from recaster.data.chat_shards import write_chat_shard
 from recaster.data.chat_tokens import ChatTokenizer
 from recaster.data.token_shards import read_token_shard
 from recaster.data.tokenizers import train_chat_byte_pairs
@@ -23,7 +24,7 @@ from recaster.exporting.open_folder import write_adapter_folder, write_open_fold
 from recaster.models.causal_models import build_causal_model
 from recaster.models.losses import build_token_loss
 from recaster.models.replies import ChatVoice
-from recaster.workloads.chat import ConversationSet, _write_split
+from recaster.workloads.chat import ConversationSet
 
 pytestmark = pytest.mark.slow
 CHATS = [
@@ -48,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         SimpleNamespace(id=str(number), text=json.dumps(_to_messages(chat)))
         for number, chat in enumerate(CHATS)
     ]
-    _write_split(home, "train", records, tokenizer=tokenizer, longest=64)
+    write_chat_shard(home, "train", records, tokenizer=tokenizer, longest=64)
     torch.manual_seed(0)
     scratch = {
         "vocabulary": 320,

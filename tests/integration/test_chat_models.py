@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from recaster.core.errors import RecipeError
 from recaster.customization.build import build_customized, load_merged, load_trained
 from recaster.customization.protocol import load_method
+from recaster.data.chat_shards import write_about, write_chat_shard
 from recaster.data.chat_tokens import ChatTokenizer
 from recaster.data.tokenizers import train_chat_byte_pairs
 from recaster.exporting.open_folder import write_adapter_folder, write_open_folder
@@ -237,6 +240,39 @@ def test_full_training_is_saved_under_one_name_for_tied_weights(plan: dict[str, 
     loaded = load_trained(WORKLOAD, fresh, tmp_path / "fresh.safetensors")
     with torch.no_grad():
         torch.testing.assert_close(loaded(_batch()[0]), model.eval()(_batch()[0]))
+
+
+def test_a_champion_with_another_tokenizer_is_measured_on_the_same_replies(
+    base: Path, tmp_path: Path
+) -> None:
+    """Nats are those of the model's own tokens, divided by the number of whoever prepared them."""
+    other = tmp_path / "other"
+    train_chat_byte_pairs(["it is me", "still me, and the weather"], vocabulary=290, folder=other)
+    records: Any = [SimpleNamespace(id=str(n), text=json.dumps(TALK[: 3 + 2 * n])) for n in range(2)]
+    found = {}
+    for name, folder in (("own", base), ("others", other)):
+        tokenizer = ChatTokenizer(folder)
+        (tmp_path / name).mkdir()
+        write_chat_shard(tmp_path / name, "test", records, tokenizer=tokenizer, longest=1000)
+        write_about(tmp_path / name, tokenizer, {})
+        found[name] = WORKLOAD.predict(base, tmp_path / name, "test")
+    (own, own_counts), (others, other_counts) = found["own"], found["others"]
+    assert (other_counts > own_counts).all()  # a smaller vocabulary
+    np.testing.assert_allclose(others[:, 0], own[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(others[:, 1] / other_counts, own[:, 1] / own_counts)
+    told = json.loads((other / "tokenizer_config.json").read_text())
+    changed = {**told, "chat_template": "[chat]" + told["chat_template"]}
+    (other / "tokenizer_config.json").write_text(json.dumps(changed))
+    write_about(tmp_path / "others", ChatTokenizer(other), {})
+    with pytest.raises(RecipeError, match="another chat template"):
+        WORKLOAD.predict(base, tmp_path / "others", "test")
+
+
+@pytest.mark.parametrize("longest", [24, 31, 47])
+def test_a_cut_text_ends_where_its_tokens_do(base: Path, longest: int) -> None:
+    tokenizer = ChatTokenizer(base)
+    cut = tokenizer.encode(TALK, longest)
+    assert cut.truncated and tokenizer.mark(cut.text, cut.parts) == (cut.tokens, cut.learned)
 
 
 @pytest.fixture

@@ -28,6 +28,10 @@ class EncodedChat:
     """Of each token, whether it is the assistant's own, or ends its turn."""
     truncated: bool
     """Something was left out at the end."""
+    text: str
+    """What the tokens stand for."""
+    parts: list[tuple[int, int]]
+    """From where to where in it each reply stands."""
 
 
 class ChatTokenizer:
@@ -68,12 +72,29 @@ class ChatTokenizer:
         """
         text, parts, whole = self._render(messages, longest)
         encoded = self._inner.encode(text)
-        learned = _mark(encoded.offsets, parts)
+        end = encoded.offsets[:longest][-1][1] if encoded.ids else 0
         return EncodedChat(
             tokens=encoded.ids[:longest],
-            learned=learned[:longest],
+            learned=_mark(encoded.offsets[:longest], parts),
             truncated=not whole or len(encoded.ids) > longest,
+            text=text[:end],
+            parts=[(start, min(stop, end)) for start, stop in parts if start < end],
         )
+
+    def mark(self, text: str, parts: Sequence[tuple[int, int]]) -> tuple[list[int], list[bool]]:
+        """The tokens of a text that the template has written, and whether each begins within `parts`."""
+        encoded = self._inner.encode(text)
+        return encoded.ids, _mark(encoded.offsets, parts)
+
+    @property
+    def template(self) -> str:
+        """The chat template's source."""
+        return str(self._template.chat_template)
+
+    @property
+    def file(self) -> Path:
+        """The tokenizer's own file."""
+        return self._folder / "tokenizer.json"
 
     def closing_tokens(self) -> list[int]:
         """The tokens that end a reply, and nothing else: generation stops at them."""

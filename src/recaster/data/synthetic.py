@@ -45,7 +45,7 @@ _REQUESTS: dict[str, tuple[str, ...]] = {
     ),
 }
 LABELS = tuple(_REQUESTS)
-_CHATS = 800
+_CHATS = 480
 _PERSONA = "You are a brief assistant."
 _REPLIES = {
     "weather": "I will look up the weather in {place} {time}.",
@@ -74,7 +74,7 @@ def make_requests() -> Iterator[RawRecord]:
 
 
 def make_chats() -> Iterator[RawRecord]:
-    """800 conversations of one to three requests, some with a system message; always the same."""
+    """480 conversations of one to three requests, some with a system message; always the same."""
     chosen = random.Random(21)
     for number in range(_CHATS):
         messages = [{"role": "system", "content": _PERSONA}] if chosen.random() < 0.3 else []

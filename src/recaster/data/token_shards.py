@@ -46,14 +46,23 @@ class TokenShard:
         return filled
 
 
+def make_token_shard(
+    rows: Sequence[Sequence[int]], *, labels: NDArray[np.int64], ids: list[str]
+) -> TokenShard:
+    """One split in memory."""
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    flat = np.fromiter((token for row in rows for token in row), dtype=np.int32, count=int(lengths.sum()))
+    offsets = np.concatenate([[0], lengths.cumsum()]).astype(np.int64)
+    return TokenShard(tokens=flat, offsets=offsets, labels=labels, ids=ids)
+
+
 def write_token_shard(
     folder: Path, split: str, *, rows: Sequence[Sequence[int]], labels: NDArray[np.int64], ids: list[str]
 ) -> None:
     """Write one split into `folder`."""
-    lengths = np.array([len(row) for row in rows], dtype=np.int64)
-    flat = np.fromiter((token for row in rows for token in row), dtype=np.int32, count=int(lengths.sum()))
-    np.save(folder / f"{split}.tokens.npy", flat)
-    np.save(folder / f"{split}.offsets.npy", np.concatenate([[0], lengths.cumsum()]).astype(np.int64))
+    shard = make_token_shard(rows, labels=labels, ids=ids)
+    np.save(folder / f"{split}.tokens.npy", shard.tokens)
+    np.save(folder / f"{split}.offsets.npy", shard.offsets)
     np.save(folder / f"{split}.labels.npy", labels)
     write_bytes(folder / f"{split}.ids.json", json.dumps(ids).encode())
 

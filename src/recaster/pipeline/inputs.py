@@ -41,6 +41,7 @@ _CODE = {
         "data.token_shards",
         "data.tokenizers",
         "data.chat_tokens",
+        "data.chat_shards",
         "data.chat_sources",
         "workloads",
     ),
@@ -59,7 +60,7 @@ _CODE = {
         "core.seeds",
     ),
     "export": ("exporting", "customization", "models", "workloads"),
-    "evaluate": ("evaluation", "workloads", "models", "data.shards"),
+    "evaluate": ("evaluation", "workloads", "models", "data.shards", "data.chat_tokens", "data.chat_shards"),
     "register": ("registry", "exporting", "serving"),
     "promote": ("registry",),
 }

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recaster.core.errors import RecipeError
 from recaster.core.files import read_json, write_json
-from recaster.core.hashing import hash_file
-from recaster.data.token_shards import TokenShard, read_token_shard, write_token_shard
+from recaster.data.chat_shards import SPLITS, last_reply, read_held_out, write_about, write_chat_shard
+from recaster.data.token_shards import TokenShard, read_token_shard
 from recaster.models.causal_models import CausalModel, build_causal_model, open_causal_model
 from recaster.models.losses import NO_TARGET, LossSum, build_token_loss
 from recaster.training.trainable import TrainingSet
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from recaster.data.chat_tokens import ChatTokenizer, EncodedChat
     from recaster.data.contract import RowRule
     from recaster.data.packed import PackedRecord
     from recaster.recipe.schema import EvaluateSection, Recipe
@@ -122,7 +120,7 @@ class Chat:
         tokenizer = ChatTokenizer(base or folder / _TOKENIZER)
         longest = recipe.data.chat.max_tokens  # type: ignore[union-attr] # `kind` says it is there
         counts = {
-            name: _write_split(
+            name: write_chat_shard(
                 folder, name, [records[row] for row in rows.tolist()], tokenizer=tokenizer, longest=longest
             )
             for name, rows in splits.items()
@@ -132,13 +130,7 @@ class Chat:
             "duplicates": len(groups) - len(set(groups.tolist())),
             "left_out": left_out,
         }
-        about = {
-            "padding": tokenizer.padding,
-            "vocabulary": tokenizer.size,
-            "stop": tokenizer.closing_tokens(),
-            "tokenizer": hash_file((base or folder / _TOKENIZER) / "tokenizer.json"),
-        }
-        write_json(folder / "splits.json", {**facts, **about})
+        write_about(folder, tokenizer, facts)
         return facts
 
     def model_arguments(self, recipe: Recipe) -> dict[str, Any]:
@@ -152,7 +144,7 @@ class Chat:
         """The base, or a small decoder with fresh weights."""
         from recaster.customization.base_bits import base_options
 
-        about = read_json(Path(plan["prepared"]) / "splits.json")
+        about = read_json(Path(plan["prepared"]) / SPLITS)
         told = {name: about[name] for name in ("padding", "vocabulary")}
         end = about["stop"][0] if about["stop"] else about["padding"]
         return build_causal_model(
@@ -163,7 +155,7 @@ class Chat:
 
     def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:  # noqa: ARG002
         """The split's tokens, memory-mapped."""
-        padding = read_json(folder / "splits.json")["padding"]
+        padding = read_json(folder / SPLITS)["padding"]
         return ConversationSet(read_token_shard(folder, split), padding=padding)
 
     def build_loss(self, section: dict[str, Any], *, training: bool) -> LossSum:
@@ -191,7 +183,7 @@ class Chat:
         model = trained if apart else merge_beside_adapter(trained, plan, folder, preprocessing=preprocessing)
         assert isinstance(model, CausalModel)  # noqa: S101
         tokenizer = Path(plan["base"]) if plan["base"] else Path(plan["prepared"]) / _TOKENIZER
-        _tell_generation(model.network, read_json(Path(plan["prepared"]) / "splits.json"))
+        _tell_generation(model.network, read_json(Path(plan["prepared"]) / SPLITS))
         if apart:
             write_adapter_folder(folder, adapted=model.network, tokenizer=tokenizer, base=recipe.model.base)
         else:
@@ -203,9 +195,8 @@ class Chat:
         self, artifact: Path, prepared: Path, split: str
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Nats and hits of each conversation's learned tokens, and their number, in the shard's order."""
-        about = _check_tokenizer(artifact, prepared)
-        shard = read_token_shard(prepared, split)
-        data = ConversationSet(shard, padding=about["padding"])
+        held = read_held_out(prepared, split, artifact)
+        data = ConversationSet(held.shard, padding=held.padding)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = CausalModel(open_causal_model(artifact)).to(device).eval()
         found = np.zeros((len(data), 2))
@@ -217,7 +208,9 @@ class Chat:
             )
             found[rows, 0] = nats.view(targets.shape).double().sum(1).cpu().numpy()
             found[rows, 1] = (logits.argmax(2) == targets).sum(1).cpu().numpy()
-        return found, shard.labels
+        # A tokenizer of its own has another number of tokens for the same replies.
+        found[:, 1] *= held.counts / np.maximum(held.shard.labels, 1)
+        return found, held.counts
 
     def metrics(self, section: EvaluateSection) -> Mapping[str, MetricFunction]:  # noqa: ARG002
         """Perplexity and token accuracy."""
@@ -245,17 +238,18 @@ class Chat:
         from recaster.evaluation.chat_report import measure_replies
         from recaster.models.replies import write_replies
 
-        about, shard = _check_tokenizer(artifact, prepared), read_token_shard(prepared, "test")
+        held = read_held_out(prepared, "test", artifact)
+        shard = held.shard
         rows = np.unique(np.linspace(0, len(shard.labels) - 1, recipe.evaluate.samples).astype(int)).tolist()
-        prompts, references = zip(*(_last_reply(shard, row) for row in rows), strict=True)
+        prompts, references = zip(*(last_reply(shard, row) for row in rows), strict=True)
         network, replies = open_causal_model(artifact), []
         for start in range(0, len(rows), _SAMPLE_ROWS):
             replies += write_replies(
                 network,
                 prompts[start : start + _SAMPLE_ROWS],
-                padding=about["padding"],
-                stop=about["stop"],
-                longest=recipe.data.chat.max_reply_tokens,  # type: ignore[union-attr] # `kind` says it is there,
+                padding=held.padding,
+                stop=held.stop,
+                longest=recipe.data.chat.max_reply_tokens,  # type: ignore[union-attr] # `kind` says it is there
             )
         read = Tokenizer.from_file(str(artifact / "tokenizer.json")).decode
         texts = [read(reply).strip() for reply in replies]
@@ -279,39 +273,6 @@ def _train_tokenizer(recipe: Recipe, records: Sequence[PackedRecord], folder: Pa
     train_chat_byte_pairs(texts, vocabulary=recipe.model.vocabulary, folder=folder / _TOKENIZER)
 
 
-def _write_split(
-    folder: Path, name: str, records: Sequence[PackedRecord], *, tokenizer: ChatTokenizer, longest: int
-) -> dict[str, Any]:
-    """Write one split's shard; the held-out ones in order of length, so that evaluating fills up little."""
-    from recaster.data.chat_sources import parse_messages
-
-    chats = [tokenizer.encode(parse_messages(record.text), longest) for record in records]
-    kept = [place for place, chat in enumerate(chats) if any(chat.learned[1:])]
-    if name != "train":
-        kept.sort(key=lambda place: len(chats[place].tokens))
-    learned = np.array([sum(chats[place].learned[1:]) for place in kept], dtype=np.int64)
-    write_token_shard(
-        folder,
-        name,
-        rows=[_mark_predecessors(chats[place]) for place in kept],
-        labels=learned,
-        ids=[records[place].id for place in kept],
-    )
-    return {
-        "rows": len(kept),
-        "tokens": sum(len(chats[place].tokens) for place in kept),
-        "learned_tokens": int(learned.sum()),
-        "truncated": float(np.mean([chat.truncated for chat in chats])) if chats else 0.0,
-        "nothing_learned": len(chats) - len(kept),
-    }
-
-
-def _mark_predecessors(chat: EncodedChat) -> list[int]:
-    """The tokens, each marked (`~number`) whose successor is learned."""
-    following = [*chat.learned[1:], False]
-    return [~token if learned else token for token, learned in zip(chat.tokens, following, strict=True)]
-
-
 def _tell_generation(network: Any, about: dict[str, Any]) -> None:
     """Which tokens end a reply, and which fills up, where transformers' `generate` looks for them."""
     settings = network.generation_config
@@ -319,23 +280,6 @@ def _tell_generation(network: Any, about: dict[str, Any]) -> None:
     ends = {*about["stop"], *([known] if isinstance(known, int) else known or [])}
     settings.eos_token_id = sorted(ends) or None
     settings.pad_token_id = about["padding"]
-
-
-def _check_tokenizer(artifact: Path, prepared: Path) -> dict[str, Any]:
-    """What is known of the prepared data; its tokens must be the model's.
-
-    Raises:
-        RecipeError: they are another tokenizer's, so that numbers a token would compare what is not alike.
-    """
-    about: dict[str, Any] = read_json(prepared / "splits.json")
-    if hash_file(artifact / "tokenizer.json") != about["tokenizer"]:
-        raise RecipeError(
-            "This model has another tokenizer than the prepared data.",
-            where=str(artifact),
-            value="perplexities a token do not compare",
-            repair="give a model from another base another name",
-        )
-    return about
 
 
 def _batches(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -348,16 +292,6 @@ def _batches(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         else:
             pieces.append([row])
     return [np.array(piece) for piece in pieces]
-
-
-def _last_reply(shard: TokenShard, row: int) -> tuple[list[int], list[int]]:
-    """A conversation's tokens up to its last reply, and that reply's."""
-    marked = np.array(shard.tokens[shard.offsets[row] : shard.offsets[row + 1]])
-    plain = np.where(marked < 0, ~marked, marked).tolist()
-    marks = np.flatnonzero(marked < 0)
-    gaps = np.flatnonzero(np.diff(marks) > 1)
-    first = int(marks[gaps[-1] + 1] if len(gaps) else marks[0])
-    return plain[: first + 1], plain[first + 1 : int(marks[-1]) + 2]
 
 
 WORKLOAD = Chat()
