@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 
 from benchmarks import customization_pictures, customization_runs
 from benchmarks.customization_targets import list_targets
+from benchmarks.public_data import make_project
 from benchmarks.record import RESULTS, write_result
 
 ROOT = Path(__file__).parent.parent
@@ -40,7 +40,7 @@ def main() -> None:
         raise SystemExit("RECASTER_TEST_DATA must name the folder of the public data sets")
     rows = _read_rows()
     wanted = arguments.only or [name for name in RUNS if name not in rows]
-    project = _make_project(arguments.work)
+    project = make_project(arguments.work)
     for name in wanted:
         rows[name] = {"run": name, **RUNS[name](project), "date": datetime.now(UTC).date().isoformat()}
         sys.stderr.write(f"{json.dumps(rows[name])}\n")
@@ -57,17 +57,6 @@ def main() -> None:
 def _read_rows() -> dict[str, dict[str, Any]]:
     path = RESULTS / "customization.json"
     return {row["run"]: row for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
-
-
-def _make_project(folder: Path) -> Path:
-    """A project with the repository's recipes, in which `data` is the public data sets."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(ROOT / "dvc.yaml", folder)
-    shutil.copytree(ROOT / "recipes", folder / "recipes", dirs_exist_ok=True)
-    data = folder / "data"
-    data.unlink(missing_ok=True)
-    data.symlink_to(Path(os.environ["RECASTER_TEST_DATA"]).resolve(), target_is_directory=True)
-    return folder
 
 
 if __name__ == "__main__":

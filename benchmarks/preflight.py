@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.preflight_tasks import write_rows
+from benchmarks.public_data import make_project
 from benchmarks.record import RESULTS, target, write_result
 from recaster.preflight.launch import probe, started_ranks
 from recaster.preflight.limits import read_memory_limits
@@ -222,19 +222,8 @@ def _measure(point: Point | CastPoint, work: Path) -> dict[str, Any]:
             plan = point.plan(folder)
             write_rows(folder, plan)
         else:
-            plan = point.plan(_make_project(work))
+            plan = point.plan(make_project(work))
         return {"point": point.name, **_compare(folder, plan), "date": datetime.now(UTC).date().isoformat()}
-
-
-def _make_project(folder: Path) -> Path:
-    """A project with the repository's recipes, in which `data` is the public data sets."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(ROOT / "dvc.yaml", folder)
-    shutil.copytree(ROOT / "recipes", folder / "recipes", dirs_exist_ok=True)
-    data = folder / "data"
-    data.unlink(missing_ok=True)
-    data.symlink_to(Path(os.environ["RECASTER_TEST_DATA"]).resolve(), target_is_directory=True)
-    return folder
 
 
 def _write(rows: list[dict[str, Any]]) -> None:

@@ -46,6 +46,24 @@ class TokenShard:
         return filled
 
 
+class TokenRows:
+    """A split's rows of unequal length as training asks for them; a workload adds `batch`."""
+
+    uniform = False
+
+    def __init__(self, shard: TokenShard, *, padding: int) -> None:
+        self._shard, self._padding = shard, padding
+        self.lengths = shard.lengths
+
+    def __len__(self) -> int:
+        """Rows of the split."""
+        return len(self._shard.labels)
+
+    def ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """The ids of `rows`."""
+        return [self._shard.ids[row] for row in rows.tolist()]
+
+
 def make_token_shard(
     rows: Sequence[Sequence[int]], *, labels: NDArray[np.int64], ids: list[str]
 ) -> TokenShard:

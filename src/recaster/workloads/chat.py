@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from recaster.core.files import read_json, write_json
 from recaster.data.chat_shards import SPLITS, last_reply, read_held_out, write_about, write_chat_shard
-from recaster.data.token_shards import TokenShard, read_token_shard
+from recaster.data.token_shards import TokenRows, read_token_shard
 from recaster.models.causal_models import CausalModel, build_causal_model, open_causal_model
 from recaster.models.losses import NO_TARGET, LossSum, build_token_loss
 from recaster.training.trainable import TrainingSet
@@ -40,22 +40,8 @@ _TOKENIZER = "tokenizer"
 """Folder of the prepared data with the tokenizer's files, of a model without a base."""
 
 
-class ConversationSet:
+class ConversationSet(TokenRows):
     """One split of tokenized conversations."""
-
-    uniform = False
-
-    def __init__(self, shard: TokenShard, *, padding: int) -> None:
-        self._shard, self._padding = shard, padding
-        self.lengths = shard.lengths
-
-    def __len__(self) -> int:
-        """Conversations in the split."""
-        return len(self._shard.labels)
-
-    def ids(self, rows: NDArray[np.int64]) -> list[str]:
-        """The ids of `rows`."""
-        return [self._shard.ids[row] for row in rows.tolist()]
 
     def targets_in(self, rows: NDArray[np.int64]) -> int:
         """Learned tokens of `rows`."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recaster.core.files import read_json, write_json
-from recaster.data.token_shards import TokenShard, read_token_shard, write_token_shard
+from recaster.data.token_shards import TokenRows, read_token_shard, write_token_shard
 from recaster.models import vector_classifier
 from recaster.models.losses import LossSum, build_loss
 from recaster.models.open_models import OpenModel, TextClassifier, build_text_classifier
@@ -36,22 +36,8 @@ _TOKENIZER = "tokenizer"
 """Folder of the prepared data with the tokenizer's files."""
 
 
-class TextSet:
+class TextSet(TokenRows):
     """One split of tokenized texts."""
-
-    uniform = False
-
-    def __init__(self, shard: TokenShard, *, padding: int) -> None:
-        self._shard, self._padding = shard, padding
-        self.lengths = shard.lengths
-
-    def __len__(self) -> int:
-        """Texts in the split."""
-        return len(self._shard.labels)
-
-    def ids(self, rows: NDArray[np.int64]) -> list[str]:
-        """The ids of `rows`."""
-        return [self._shard.ids[row] for row in rows.tolist()]
 
     def batch(self, rows: NDArray[np.int64], *, seed: int | None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Tokens `(rows, longest)`, filled up, and labels `(rows,)`."""
