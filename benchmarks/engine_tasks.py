@@ -34,7 +34,7 @@ class Task:
 TASKS = {
     "mlp": Task(name="mlp", rows=1437, batch=32, steps=6000, save_every=2500),
     "cnn": Task(name="cnn", rows=2048, batch=64, steps=60, save_every=50),
-    "encoder": Task(name="encoder", rows=512, batch=32, steps=12, save_every=8),
+    "encoder": Task(name="encoder", rows=512, batch=32, steps=52, save_every=50),
 }
 
 

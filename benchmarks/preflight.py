@@ -36,7 +36,6 @@ from recaster.recipe.distributed import DistributedSection
 from recaster.recipe.training import TrainSection
 
 ROOT = Path(__file__).parent.parent
-_PROBE_SECONDS = 25.0
 _MEMORY_WITHIN, _TIME_WITHIN = 0.15, 0.25
 _CNN = {"channels": 3, "height": 32, "width": 32, "classes": 10, "dropout": 0.1, "activation": "relu"}
 _ENCODER = {"vocabulary": 30522, "classes": 2, "heads": 12, "width": 384, "depth": 6, "dropout": 0.1}
@@ -165,29 +164,40 @@ class CastPoint:
         return training_plan(cast, prepared, compute_features(cast, prepared, reporter))
 
 
-def _cast_points() -> list[CastPoint]:
-    def question(name: str, *overrides: str) -> CastPoint:
-        local = (
-            "data.source=data/trec/TREC.train.all.txt",
-            "data.published_splits.test=data/trec/TREC.test.all.txt",
-        )
-        short = ("train.epochs=1", "train.checkpoint_every_steps=50", "train.optimizer.layer_decay=1.0")
-        return CastPoint(
-            name=f"MiniLM, {name}",
-            recipe="text-classification/trec-minilm.yaml",
-            overrides=(*local, *short, *overrides),
-        )
+_QUESTIONS = (
+    "data.source=data/trec/TREC.train.all.txt",
+    "data.published_splits.test=data/trec/TREC.test.all.txt",
+    "train.optimizer.layer_decay=1.0",
+    "train.max_steps=80",
+    "train.checkpoint_every_steps=30",
+    "distributed.threads_per_rank=1",
+)
+_PICTURES = (
+    "train.max_steps=60",
+    "train.checkpoint_every_steps=25",
+    "train.batch_size=32",
+    "distributed.threads_per_rank=1",
+)
 
+
+def _cast_points() -> list[CastPoint]:
+    def recipe(name: str, path: str, *overrides: str) -> CastPoint:
+        return CastPoint(name=name, recipe=path, overrides=overrides)
+
+    text, pictures = "text-classification/trec-minilm.yaml", "image-classification/cifar10-mobilenet.yaml"
+    lora = "customize.method=lora"
     return [
-        question("full, bf16"),
-        question("full, bf16, batch 64", "train.batch_size=64"),
-        question("full, bf16, four passes", "train.micro_batch_size=8"),
-        question("full, float32", "train.precision=float32"),
-        question("lora", "customize.method=lora"),
-        question("lora, batch 64", "customize.method=lora", "train.batch_size=64"),
-        question("bitfit", "customize.method=bitfit"),
-        question("probe", "customize.method=probe", "train.epochs=20"),
-        CastPoint(name="digits, two ranks", recipe="digits.yaml", overrides=()),
+        recipe("MiniLM, full, bf16", text, *_QUESTIONS),
+        recipe("MiniLM, full, batch 64", text, *_QUESTIONS, "train.precision=float32", "train.batch_size=64"),
+        recipe("MiniLM, full, four passes", text, *_QUESTIONS, "train.micro_batch_size=8"),
+        recipe("MiniLM, lora", text, *_QUESTIONS, lora),
+        recipe("MiniLM, lora, batch 64", text, *_QUESTIONS, lora, "train.batch_size=64"),
+        recipe("MiniLM, bitfit", text, *_QUESTIONS, "customize.method=bitfit"),
+        recipe("MiniLM, probe", text, *_QUESTIONS, "customize.method=probe", "train.max_steps=3000"),
+        recipe("MobileNetV2, full", pictures, *_PICTURES),
+        recipe("MobileNetV2, lora", pictures, *_PICTURES, lora),
+        recipe("SmolLM2, lora", "chat/smollm2-chitchat.yaml", "train.max_steps=12", "train.batch_size=4"),
+        recipe("digits, two ranks", "digits.yaml"),
     ]
 
 
@@ -199,6 +209,9 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=ROOT / ".recaster" / "preflight-points", help="kept casts"
     )
+    parser.add_argument(
+        "--probe-seconds", type=float, default=25.0, help="what `recaster check` has; more on a busy machine"
+    )
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.train:
@@ -209,13 +222,13 @@ def main() -> None:
     rows = {row["point"]: row for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
     for point in points:
         if not arguments.only or point.name in arguments.only:
-            rows[point.name] = _measure(point, arguments.work)
+            rows[point.name] = _measure(point, arguments.work, arguments.probe_seconds)
             sys.stderr.write(f"{json.dumps(rows[point.name])}\n")
             known = [one.name for one in (*_points(), *_cast_points())]
             _write([rows[name] for name in known if name in rows])
 
 
-def _measure(point: Point | CastPoint, work: Path) -> dict[str, Any]:
+def _measure(point: Point | CastPoint, work: Path, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if isinstance(point, Point):
@@ -223,7 +236,11 @@ def _measure(point: Point | CastPoint, work: Path) -> dict[str, Any]:
             write_rows(folder, plan)
         else:
             plan = point.plan(make_project(work))
-        return {"point": point.name, **_compare(folder, plan), "date": datetime.now(UTC).date().isoformat()}
+        return {
+            "point": point.name,
+            **_compare(folder, plan, seconds),
+            "date": datetime.now(UTC).date().isoformat(),
+        }
 
 
 def _write(rows: list[dict[str, Any]]) -> None:
@@ -249,10 +266,10 @@ def _write(rows: list[dict[str, Any]]) -> None:
     write_result("preflight", question, rows, targets, ["torch", "transformers", "peft"])
 
 
-def _compare(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
+def _compare(folder: Path, plan: dict[str, Any], allowed: float) -> dict[str, Any]:
     began, section = time.perf_counter(), plan["distributed"]
     limits = read_memory_limits(section["ranks"])
-    found = probe(folder / "probe", plan, limits=limits, seconds=_PROBE_SECONDS)
+    found = probe(folder / "probe", plan, limits=limits, seconds=allowed)
     took = time.perf_counter() - began
     if "miniature" not in found[0]:
         raise SystemExit("no training in miniature came to its end: this machine is too busy to measure on")

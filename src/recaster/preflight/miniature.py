@@ -28,7 +28,7 @@ from recaster.preflight.excerpt import (
 )
 from recaster.preflight.process_memory import peak_address_space, reset_peak
 from recaster.training.feed import Feed
-from recaster.training.host_memory import give_back_memory, peak_resident
+from recaster.training.host_memory import give_back_memory, peak_resident, separate_blocks
 from recaster.training.loop import TrainState, train_steps
 from recaster.training.micro_batches import cut_rows
 from recaster.training.rank import Run
@@ -174,7 +174,8 @@ class MiniatureRun(Run):
         count = min(len(self.validation), rows * self.mesh.data_ranks)
         chosen = pick_longest(self.validation.lengths, rows=len(self.validation), count=count)
         begin_peak(self.mesh)
-        self.validate(cut_out(self.validation, chosen), micro_batch_size=rows)
+        with separate_blocks():
+            self.validate(cut_out(self.validation, chosen), micro_batch_size=rows)
         return read_peak(self.mesh)
 
     def shorten(self, extent: Extent) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import ctypes
 import resource
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """`M_TRIM_THRESHOLD` and `M_MMAP_THRESHOLD` of glibc's malloc.h."""
 _LARGEST_BLOCK = 1 << 30
 """Blocks above this many bytes still go back to the system as soon as they are freed."""
+_SMALL_BLOCK = 1 << 20
+"""Blocks above this many bytes are apart where a phase asks for it."""
 _LARGEST_INT = 2**31 - 1
 
 
@@ -21,23 +25,44 @@ def keep_freed_memory() -> bool:
     than twice that is free, so each step pays for mapping and zeroing its activations anew: a quarter of a
     small CNN's step (docs/howto/training-engine.md).
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-    return mallopt is not None and bool(
-        mallopt(_TRIM_THRESHOLD, _LARGEST_INT) and mallopt(_MMAP_THRESHOLD, _LARGEST_BLOCK)
-    )
+    return _set(_TRIM_THRESHOLD, _LARGEST_INT) and _set(_MMAP_THRESHOLD, _LARGEST_BLOCK)
+
+
+@contextmanager
+def separate_blocks() -> Iterator[None]:
+    """Give each larger block of the body memory of its own, which goes back as soon as it is freed.
+
+    For a phase that needs other sizes than the steps: in what these have left in pieces its blocks find
+    room or not, as chance has it, and what it leaves they cannot use. So its peak is what it needs, at
+    the price of mapping its blocks.
+    """
+    give_back_memory()
+    _set(_MMAP_THRESHOLD, _SMALL_BLOCK)
+    try:
+        yield
+    finally:
+        _set(_MMAP_THRESHOLD, _LARGEST_BLOCK)
+        give_back_memory()
 
 
 def give_back_memory() -> None:
-    """Let glibc give the system all that is free now, also in between what is in use.
-
-    Between phases that need blocks of other sizes: else each phase's peak comes on top of what the other
-    has left in pieces.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    """Let glibc give the system all that is free now, also in between what is in use."""
+    trim = _glibc("malloc_trim")
     if trim is not None:
         trim(0)
+
+
+def _set(option: int, value: int) -> bool:
+    mallopt = _glibc("mallopt")
+    return mallopt is not None and bool(mallopt(option, value))
+
+
+def _glibc(name: str) -> Callable[..., int] | None:
+    """One of its functions; None elsewhere (musl has none of these)."""
+    found: Callable[..., int] | None = None
+    if sys.platform.startswith("linux"):
+        found = getattr(ctypes.CDLL(None), name, None)
+    return found
 
 
 def peak_resident() -> int:

@@ -34,7 +34,7 @@ from recaster.training.averaging import WeightAverage
 from recaster.training.checkpoint import Saved, load_memory, load_newest_checkpoint, read_weights, whole_state
 from recaster.training.disk_need import measure_state, require_room
 from recaster.training.feed import Feed
-from recaster.training.host_memory import give_back_memory, keep_freed_memory, peak_resident
+from recaster.training.host_memory import keep_freed_memory, peak_resident, separate_blocks
 from recaster.training.journal import JOURNAL, open_journal, read_journal, write_record
 from recaster.training.loop import StepReport, TrainState, check_finite, train_steps
 from recaster.training.memory_limit import memory_limit
@@ -286,11 +286,9 @@ class Run:
         train, last = self.train_section, report.step == self.steps
         if last or (report.epoch + 1) % train["validate_every_epochs"] == 0:
             note(step=report.step, phase="validate")
-            give_back_memory()
             share_buffers(self.strategy.module, self.mesh)
-            with self.average.in_place() if self.average else nullcontext():
+            with separate_blocks(), self.average.in_place() if self.average else nullcontext():
                 measured = self.validate(self.validation, micro_batch_size=self.micro_batch_size)
-            give_back_memory()
             self.strategy.module.train()
             record = {"kind": "validation", "step": report.step, "epoch": report.epoch, **measured}
             self.validations.append(record)
