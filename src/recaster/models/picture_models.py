@@ -18,16 +18,22 @@ from torch import nn
 
 from recaster.core.errors import RecipeError
 from recaster.core.files import read_json
-from recaster.models import mobilenet_v2, resnet, small_cnn
+from recaster.models import efficientnet_lite0, mobilenet_v2, resnet, small_cnn
 from recaster.models.loading import load_state, read_state
 from recaster.models.open_pictures import build_picture_classifier
 
-_MODULES: dict[str, ModuleType] = {"small-cnn": small_cnn, "mobilenet-v2": mobilenet_v2, "resnet": resnet}
+_MODULES: dict[str, ModuleType] = {
+    "small-cnn": small_cnn,
+    "resnet": resnet,
+    "mobilenet-v2": mobilenet_v2,
+    "efficientnet-lite0": efficientnet_lite0,
+}
 _FRESH: dict[str, tuple[str, dict[str, Any]]] = {
     "small-cnn": ("small-cnn", {}),
     "resnet-20": ("resnet", {"depth": 20}),
     "resnet-18": ("resnet", {"depth": 18}),
     "mobilenet-v2": ("mobilenet-v2", {}),
+    "efficientnet-lite0": ("efficientnet-lite0", {}),
 }
 FRESH = tuple(_FRESH)
 """What may follow `scratch:`."""

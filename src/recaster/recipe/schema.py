@@ -60,12 +60,12 @@ class ModelSection(Section):
     activation: Literal["relu", "gelu", "silu", "elu", "leaky-relu", "mish"] = "relu"
     """What follows each convolution of a `scratch:` model."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
-    """Share of a `scratch:` model's values that are left out in each training pass; of mobilenet-v2 those
-    before its head, with a base too."""
+    """Share of a `scratch:` model's values that are left out in each training pass; of mobilenet-v2 and
+    efficientnet-lite0 those before its head, with a base too."""
     input_size: int | None = Field(default=None, ge=32, le=1024)
-    """Pixels a side to which mobilenet-v2 scales its pictures; without it they go in as they are. Small
-    pictures are better enlarged: the network divides their sides by 32. Models of transformers say it
-    themselves."""
+    """Pixels a side to which mobilenet-v2 and efficientnet-lite0 scale their pictures; without it they go
+    in as they are. Small pictures are better enlarged: these networks divide their sides by 32. Models of
+    transformers say it themselves."""
 
     @property
     def from_scratch(self) -> bool:
