@@ -7,8 +7,8 @@ split. A run's row keeps its date, so that some can be measured again alone:
     RECASTER_TEST_DATA=FOLDER python -m benchmarks.customization --only sst2/lora
 
 Seconds are of the whole training, divided by its epochs: steps, validations and checkpoints; CPU seconds
-are of the rank's process. Latency is the median over batches of the test split, one thread, models in turn
-in one process.
+are of the rank's process. Latency is the median over sentences of the test split, one at a time on one
+thread, the two models in turn in one process.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import customization_pictures, customization_runs
+from benchmarks import customization_pictures, customization_runs, customization_smaller
 from benchmarks.customization_targets import list_targets
 from benchmarks.public_data import make_project
 from benchmarks.record import RESULTS, write_result
 
 ROOT = Path(__file__).parent.parent
-RUNS = customization_runs.RUNS | customization_pictures.RUNS
+RUNS = customization_runs.RUNS | customization_smaller.RUNS | customization_pictures.RUNS
 PACKAGES = ["torch", "transformers", "peft"]
 
 

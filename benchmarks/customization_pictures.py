@@ -7,12 +7,11 @@ be shared.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.customization_runs import Measure, cast_run, run_cast
+from benchmarks.customization_runs import Figure, Measure, cast_run, run_cast
 from recaster import pipeline
 from recaster.core.files import read_json
 from recaster.core.progress import SilentReporter
@@ -104,7 +103,6 @@ def _time(own: dict[str, Any], *fresh: dict[str, Any]) -> float:
     return float(min(row["cpu_seconds"] for row in fresh) / own["cpu_seconds"])
 
 
-Figure = tuple[str, str, tuple[str, ...], Callable[..., float], Callable[[float], bool]]
 FIGURES: list[Figure] = [
     figure
     for method in _METHODS

@@ -14,6 +14,9 @@ from recaster.core.steps import StepResult
 from recaster.training.journal import read_journal
 
 Measure = Callable[[Path], dict[str, Any]]
+Figure = tuple[str, str, tuple[str, ...], Callable[..., float], Callable[[float], bool]]
+"""What is measured, what was asked for, the runs it needs, the figure of their rows, whether it is met."""
+SST2 = "recipes/text-classification/sst2-minilm.yaml"
 _LORA = ("customize.method=lora", "train.optimizer.learning_rate=0.001", "train.optimizer.layer_decay=1.0")
 _SMALL = "train.optimizer.layer_decay=1.0"
 
@@ -61,10 +64,10 @@ def run_cast(cast: pipeline.Cast) -> tuple[StepResult, StepResult]:
 
 def _text(name: str, *overrides: str) -> Measure:
     """The recipe NAME-minilm on the local copy of its data."""
-    return cast_run(f"recipes/text-classification/{name}-minilm.yaml", *_LOCAL[name], *overrides)
+    return cast_run(f"recipes/text-classification/{name}-minilm.yaml", *LOCAL[name], *overrides)
 
 
-_LOCAL = {
+LOCAL: dict[str, tuple[str, ...]] = {
     "sst2": (
         "data.source=data/sst2/stsa.binary.train.txt",
         "data.published_splits.validation=data/sst2/stsa.binary.dev.txt",

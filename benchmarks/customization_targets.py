@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from benchmarks.customization_pictures import FIGURES as _OF_PICTURES
+from benchmarks.customization_runs import Figure
+from benchmarks.customization_smaller import FIGURES as _OF_SMALLER
 from benchmarks.record import target
 
 Rows = dict[str, dict[str, Any]]
-_Figure = tuple[str, str, tuple[str, ...], Callable[..., float], Callable[[float], bool]]
-_FIGURES: list[_Figure] = [
+_FIGURES: list[Figure] = [
     (
         "SST-2, full, test accuracy",
         "at least 0.9",
@@ -59,7 +59,7 @@ _FIGURES: list[_Figure] = [
 def list_targets(rows: Rows) -> list[dict[str, Any]]:
     """The figures whose runs are all there."""
     targets = []
-    for name, wanted, needed, measure, met in (*_FIGURES, *_OF_PICTURES):
+    for name, wanted, needed, measure, met in (*_FIGURES, *_OF_SMALLER, *_OF_PICTURES):
         if all(run in rows for run in needed):
             measured = round(measure(*(rows[run] for run in needed)), 4)
             targets.append(target(name, wanted, measured, met=met(measured)))

@@ -7,6 +7,8 @@ plain loop does neither. The CNN and the encoder are saved every 50 steps, as a 
 the MLP, whose step takes a fraction of a millisecond, every 2,500. What is saved after the last
 step is not counted. "memory kept" is the plain loop with the allocator setting that our ranks use.
 
+A task's row keeps its date, so that one can be measured again alone.
+
     make bench-engine                  on the CPU, with the peers, in an environment of its own
     python -m benchmarks.engine --device cuda --precision bf16 --compile --tasks cnn encoder --no-peers
 """
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import multiprocessing
 import os
 import resource
@@ -27,6 +30,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -35,7 +39,7 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.engine_tasks import TASKS, WORKLOAD, Task, build_data, build_model
-from benchmarks.record import target, write_result
+from benchmarks.record import RESULTS, target, write_result
 from recaster.training.host_memory import keep_freed_memory
 
 _PROFILED = 20
@@ -333,11 +337,18 @@ def main() -> None:
     parser.add_argument("--no-peers", action="store_true", help="only the plain loops and ours")
     arguments = parser.parse_args()
     contenders = [*OURS, *([] if arguments.no_peers else PEERS)]
-    rows = [_measure(TASKS[name], contenders, arguments) for name in arguments.tasks]
-    packages = ["torch", *(package for package, _ in PEERS.values() if find_spec(package))]
     name = "engine" if arguments.device == "cpu" else "engine-gpu"
+    rows = _read_rows(name) | {one: _measure(TASKS[one], contenders, arguments) for one in arguments.tasks}
+    ordered = [rows[one] for one in TASKS if one in rows]
+    packages = ["torch", *(package for package, _ in PEERS.values() if find_spec(package))]
     question = "What does a training step cost over a plain loop?"
-    write_result(name, question, rows, _targets(rows, gpu=arguments.device == "cuda"), packages)
+    write_result(name, question, ordered, _targets(ordered, gpu=arguments.device == "cuda"), packages)
+
+
+def _read_rows(name: str) -> dict[str, dict[str, Any]]:
+    """Those measured before, by task: each task's contenders are compared among themselves alone."""
+    path = RESULTS / f"{name}.json"
+    return {row["task"]: row for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
 
 
 @contextlib.contextmanager
@@ -396,6 +407,7 @@ def _measure(task: Task, contenders: list[str], arguments: argparse.Namespace) -
     peaks = {name: statistics.median(run["peak"] for run in of_one) for name, of_one in runs.items()}
     return {
         "task": task.name,
+        "date": datetime.now(UTC).date().isoformat(),
         **({"gpu_busy": round(statistics.median(busy), 3)} if busy else {}),
         "milliseconds_a_step": {name: round(1000 * value, 3) for name, value in medians.items()},
         "ratio": {name: round(value, 3) for name, value in ratio.items()},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,26 @@ def test_recomputing_changes_no_bit(runs: Path) -> None:
 def test_channels_last_is_the_same_network(runs: Path) -> None:
     one, other = (load_file(runs / name / "weights.safetensors") for name in ("cnn", "channels-last"))
     assert max(float((other[name] - value).abs().max()) for name, value in one.items()) < 1e-4
+
+
+@pytest.mark.skipif(
+    shutil.which("g++") is None, reason="NOT TESTED: torch.compile needs a C++ compiler on the CPU"
+)
+def test_a_compiled_network_trains_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fused loops add in another order; the kernels in the cache show that it was compiled."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
+    options: dict[str, Any] = {"task": "mlp", "schedule": {"name": "constant", "warmup_fraction": 0.0}}
+    write_plan(tmp_path / "plain", **options)
+    write_plan(tmp_path / "compiled", **options, compile=True)
+    train_all([tmp_path / "plain", tmp_path / "compiled"])
+    one, other = (load_file(tmp_path / name / "weights.safetensors") for name in ("plain", "compiled"))
+    assert one.keys() == other.keys()
+    moved = max(float((one[name] - value).abs().max()) for name, value in initial_weights("mlp").items())
+    apart = max(float((other[name] - value).abs().max()) for name, value in one.items())
+    assert apart < 1e-5 < 0.01 * moved
+    assert list((tmp_path / "kernels").rglob("*.so"))
 
 
 def test_clipping_is_left_out_on_request(runs: Path) -> None:
