@@ -92,6 +92,8 @@ RUNS: dict[str, Measure] = {
         _SMALL,
     ),
     "trec/full": _text("trec"),
+    "captions/masked": cast_run("recipes/language-modelling/minilm-captions.yaml", metric="token_accuracy"),
+    "captions/causal": cast_run("recipes/language-modelling/smollm2-captions.yaml", metric="perplexity"),
     "chitchat/lora": cast_run(
         "recipes/chat/smollm2-chitchat.yaml",
         "data.source=data/chitchat/chitchat.jsonl.gz",

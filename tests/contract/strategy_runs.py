@@ -19,6 +19,7 @@ import torch.multiprocessing as mp
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from recaster.data.marked_rows import SuccessorRows
 from recaster.data.token_shards import TokenShard
 from recaster.distributed.mesh import build_mesh
 from recaster.distributed.strategies.build import build_strategy, mesh_shape
@@ -36,7 +37,6 @@ from recaster.training.saver import Saver
 from recaster.training.schedule import build_schedule
 from recaster.training.trainable import TrainingSet, target_counter
 from recaster.training.update import Update
-from recaster.workloads.chat import ConversationSet
 
 STEPS, HALF = 10, 5
 BATCH = 16
@@ -201,7 +201,7 @@ class Rows:
         return self._inputs[rows], self._targets[rows]
 
 
-class Texts(ConversationSet):
+class Texts(SuccessorRows):
     """Random texts of 6 to 20 tokens, of which 1 to 5 are learned."""
 
     def __init__(self) -> None:

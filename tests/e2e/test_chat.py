@@ -18,13 +18,13 @@ from torch import nn
 
 from recaster.data.chat_shards import write_chat_shard
 from recaster.data.chat_tokens import ChatTokenizer
+from recaster.data.marked_rows import SuccessorRows
 from recaster.data.token_shards import read_token_shard
 from recaster.data.tokenizers import train_chat_byte_pairs
 from recaster.exporting.open_folder import write_adapter_folder, write_open_folder
 from recaster.models.causal_models import build_causal_model
 from recaster.models.losses import build_token_loss
 from recaster.models.replies import ChatVoice
-from recaster.workloads.chat import ConversationSet
 
 pytestmark = pytest.mark.slow
 CHATS = [
@@ -61,13 +61,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "end": 2,
     }
     model = build_causal_model(base=None, scratch=scratch)
-    _learn(model, ConversationSet(read_token_shard(home, "train"), padding=0))
+    _learn(model, SuccessorRows(read_token_shard(home, "train"), padding=0))
     write_open_folder(home / "model", network=model.network, tokenizer=home / "tokenizer")
     _describe(home / "model", longest=24)
     return home / "model"
 
 
-def _learn(model: nn.Module, data: ConversationSet, steps: int = 60) -> None:
+def _learn(model: nn.Module, data: SuccessorRows, steps: int = 60) -> None:
     import numpy as np
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)

@@ -14,7 +14,8 @@ from recaster.data.chat_sources import check_order, parse_messages, read_chats
 from recaster.data.contract_chat import describe_chat
 from recaster.data.personal_data import count_personal
 from recaster.data.records import RawRecord
-from recaster.evaluation.chat_report import measure_replies, perplexity, token_accuracy
+from recaster.evaluation.chat_report import measure_replies
+from recaster.evaluation.token_report import perplexity, token_accuracy
 
 
 def _read(path: Path, *rows: object) -> list[RawRecord]:

@@ -77,9 +77,10 @@ def show_step(facts: dict[str, Any]) -> str:
 
 
 def show_prediction(row: dict[str, Any]) -> str:
-    """A line of `predict`: the id, then the label and its probability, or the reply."""
-    if "reply" in row:
-        return f"{row['id']}\t{row['reply']}"
+    """A line of `predict`: the id, then the label and its probability, or what else the model says."""
+    if "label" not in row:
+        told = [f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()]
+        return "\t".join(told).rstrip()
     return f"{row['id']}\t{row['label']}\t{row['p_' + row['label']]:.4f}"
 
 

@@ -29,8 +29,9 @@ def text_rules(data: DataSection, contract: ContractSection) -> list[RowRule]:
     """Readable, labelled, unique, not blank, not endless; personal data by the recipe's policy."""
     import great_expectations.expectations as gxe
 
-    assert data.text is not None  # noqa: S101 - the workload's kind
-    longest = data.text.max_characters
+    shape = data.text or data.corpus
+    assert shape is not None  # noqa: S101 - the workload's kind
+    longest = shape.max_characters
     return [
         *common_rules(data),
         RowRule.of(gxe.ExpectColumnValuesToBeBetween(column="words", min_value=1), "is blank"),

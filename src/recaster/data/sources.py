@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from recaster.core.errors import DataError
 from recaster.core.hashing import hash_directory, hash_file, hash_value
 from recaster.core.settings import Settings
-from recaster.data import chat_sources, image_sources, remote, synthetic, text_sources
+from recaster.data import chat_sources, document_sources, image_sources, remote, synthetic, text_sources
 from recaster.data.records import RawRecord
 from recaster.data.subset import thin
 from recaster.recipe.data import DataSection, Subset
@@ -22,12 +23,15 @@ _BUILTIN: dict[str, tuple[str, Callable[[], Path], Callable[[], Iterator[RawReco
     "builtin:digits": ("image", image_sources.digits_file, image_sources.read_digits),
     "builtin:synthetic-requests": ("text", synthetic.source_file, synthetic.make_requests),
     "builtin:synthetic-chats": ("chat", synthetic.source_file, synthetic.make_chats),
+    "builtin:synthetic-notes": ("corpus", synthetic.source_file, synthetic.make_notes),
 }
 """Kind, the file whose content decides the records, and the records."""
+Reader = Callable[[Path], Iterator[RawRecord] | None]
 _FORMS = {
     "image": "an image folder (label/name.png), a .zip of one, a .jsonl or a .csv file",
     "text": "a .jsonl, .csv, .tsv or .txt file (LABEL text)",
     "chat": "a .jsonl or .jsonl.gz file of messages or turns",
+    "corpus": "a .txt, .jsonl, .csv or .tsv file, one of these as .gz, or a folder of them",
 }
 
 
@@ -93,7 +97,10 @@ def _read(source: str, data: DataSection, settings: Settings, subset: Subset | N
 def _read_path(path: Path, data: DataSection, subset: Subset | None) -> Iterator[RawRecord] | None:
     if data.image:
         return image_sources.read_images(path, data.image, subset)
-    read = text_sources.read_texts if data.text else chat_sources.read_chats
+    if data.corpus:
+        read: Reader = partial(document_sources.read_documents, shape=data.corpus)
+    else:
+        read = text_sources.read_texts if data.text else chat_sources.read_chats
     if (found := read(path)) is None:
         return None
     return thin(lambda: read(path) or iter(()), subset) if subset else found

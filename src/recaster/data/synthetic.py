@@ -1,4 +1,4 @@
-"""Synthetic requests to an assistant, and conversations with one, made by a seeded script: no download.
+"""Synthetic requests to an assistant, conversations with one, and notes, made by a seeded script.
 
 They are templates with words filled in, and nothing measured on them says anything of real language.
 """
@@ -45,7 +45,7 @@ _REQUESTS: dict[str, tuple[str, ...]] = {
     ),
 }
 LABELS = tuple(_REQUESTS)
-_CHATS = 480
+_CHATS = _NOTES = 480
 _PERSONA = "You are a brief assistant."
 _REPLIES = {
     "weather": "I will look up the weather in {place} {time}.",
@@ -90,6 +90,18 @@ def make_chats() -> Iterator[RawRecord]:
             where=f"synthetic chat {number}",
             text=dump_messages(messages),
         )
+
+
+def make_notes() -> Iterator[RawRecord]:
+    """480 notes of two to five requests and replies each; always the same."""
+    chosen = random.Random(22)
+    for number in range(_NOTES):
+        sentences = []
+        for _ in range(chosen.randint(2, 5)):
+            topic, words = chosen.choice(LABELS), _choose_words(chosen)
+            sentences += [chosen.choice(_REQUESTS[topic]).format(**words), _REPLIES[topic].format(**words)]
+        text = " ".join(f"{text[0].upper()}{text[1:].rstrip('.')}." for text in sentences)
+        yield RawRecord(id=f"note-{number:04d}", label=None, where=f"synthetic note {number}", text=text)
 
 
 def _choose_words(chosen: random.Random) -> dict[str, str]:

@@ -12,6 +12,8 @@ from recaster.core.files import read_json, write_json
 
 _FILLING = ("[PAD]", "<pad>", "</s>", "<|endoftext|>")
 """Padding and end tokens as tokenizers without a configuration beside them call these."""
+_USUAL = {"mask_token": ("[MASK]", "<mask>"), "sep_token": ("[SEP]", "</s>")}
+"""Likewise by their keys."""
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -20,6 +22,7 @@ class Tokenizer:
     """Text to token numbers, special ones included, of any length."""
 
     _inner: Any
+    _names: dict[str, str]
     padding: int
     size: int
     """Of the vocabulary."""
@@ -28,6 +31,17 @@ class Tokenizer:
         """The text's tokens, not cut."""
         ids: list[int] = self._inner.encode(text).ids
         return ids
+
+    def encode_plain(self, text: str) -> list[int]:
+        """The text's tokens without special ones around them."""
+        ids: list[int] = self._inner.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def named(self, key: str) -> int | None:
+        """The number of a special token by its key in tokenizer_config.json, such as `mask_token`."""
+        names = [self._names.get(key), *_USUAL.get(key, ())]
+        numbers = (self._inner.token_to_id(name) for name in names if name)
+        return next((number for number in numbers if number is not None), None)
 
     def truncate(self, tokens: list[int], longest: int) -> list[int]:
         """At most `longest` tokens; the closing special ones stay."""
@@ -56,15 +70,26 @@ def open_tokenizer(folder: Path) -> Tokenizer:
     inner = Inner.from_file(str(file))
     inner.no_padding()
     inner.no_truncation()
-    return Tokenizer(_inner=inner, padding=_padding(folder, inner), size=inner.get_vocab_size())
+    names = _special_names(folder)
+    return Tokenizer(
+        _inner=inner, _names=names, padding=_padding(folder, names, inner), size=inner.get_vocab_size()
+    )
 
 
-def _padding(folder: Path, inner: Any) -> int:
+def _special_names(folder: Path) -> dict[str, str]:
+    """Special tokens by their keys in tokenizer_config.json."""
+    file = folder / "tokenizer_config.json"
+    told = read_json(file) if file.exists() else {}
+    entries = {key: value for key, value in told.items() if key.endswith("_token")}
+    named = {
+        key: entry.get("content") if isinstance(entry, dict) else entry for key, entry in entries.items()
+    }
+    return {key: name for key, name in named.items() if isinstance(name, str)}
+
+
+def _padding(folder: Path, names: dict[str, str], inner: Any) -> int:
     """The padding token's number; of a tokenizer without one, its end token's."""
-    told = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
-    entries = [told.get(key) for key in ("pad_token", "eos_token")]
-    named = [entry.get("content") if isinstance(entry, dict) else entry for entry in entries]
-    for name in (*named, *_FILLING):
+    for name in (names.get("pad_token"), names.get("eos_token"), *_FILLING):
         if name and (number := inner.token_to_id(name)) is not None:
             return int(number)
     raise RecipeError(
@@ -84,18 +109,20 @@ _CHAT_TEMPLATE = (
 """ChatML, as SmolLM2 and Qwen have it."""
 
 
-def train_byte_pairs(texts: Sequence[str], *, vocabulary: int, folder: Path) -> None:
-    """Train a lower-case byte-level BPE tokenizer on `texts`; write it as a model's folder has it.
+def train_byte_pairs(texts: Sequence[str], *, vocabulary: int, folder: Path, keep_case: bool = False) -> None:
+    """Train a byte-level BPE tokenizer on `texts`; write it as a model's folder has it.
 
     The same texts give the same tokenizer. (WordPiece's trainer numbers its tokens in the order of a
     hash table, another one in each process.)
 
     Args:
         vocabulary: the most tokens it may have, 256 bytes and five special ones among them.
+        keep_case: of letters; else all become small ones.
     """
     from tokenizers import normalizers, processors
 
-    normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    changes = [normalizers.NFKC(), *([] if keep_case else [normalizers.Lowercase()])]
+    normalizer = normalizers.Sequence(changes)
     inner = _train(texts, vocabulary=vocabulary, special=_SPECIAL, normalizer=normalizer, prefix_space=True)
     inner.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",

@@ -28,8 +28,11 @@ _KINDS = {
     "text": ("AutoModelForSequenceClassification", "SEQ_CLS"),
     "image": ("AutoModelForImageClassification", None),
     "chat": ("AutoModelForCausalLM", "CAUSAL_LM"),
+    "causal": ("AutoModelForCausalLM", "CAUSAL_LM"),
+    "masked": ("AutoModelForMaskedLM", None),
 }
-"""The Auto class of each kind of record, and peft's name for the task: what peft adds by itself."""
+"""The Auto class of each kind of record (of plain text: of each objective), and peft's name for the task:
+what peft adds by itself."""
 _SIZES = ("model_type", "hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size")
 
 
@@ -76,7 +79,7 @@ def write_adapter_form(
         part = network.base_model.model.get_submodule(head)
         tensors |= {f"base_model.model.{head}.{name}": value for name, value in part.state_dict().items()}
     about = _describe_base(base, network.get_base_model().config, labelled=bool(heads))
-    config.task_type, config.inference_mode = _KINDS[preprocessing["kind"]][1], True
+    config.task_type, config.inference_mode = _KINDS[_kind(preprocessing)][1], True
     config.modules_to_save = [head.rpartition(".")[2] for head in heads] or None
     config.base_model_name_or_path = about["reference"]
     folder.mkdir(parents=True)
@@ -124,7 +127,7 @@ def merge_adapter_form(adapter: Path, base: Path) -> nn.Module:
         }
     if about["labels"] and about["padding"] is not None:
         options["pad_token_id"] = about["padding"]
-    kind = read_json(adapter / "preprocessing.json")["kind"]
+    kind = _kind(read_json(adapter / "preprocessing.json"))
     auto = getattr(importlib.import_module("transformers"), _KINDS[kind][0])
     network, _ = load_network(auto, base, **options)
     merged: nn.Module = PeftModel.from_pretrained(network, adapter).merge_and_unload()
@@ -165,3 +168,7 @@ def _hash_weights(base: Path) -> dict[str, str]:
 def _read_sizes(base: Path) -> dict[str, Any]:
     config = read_json(base / "config.json")
     return {name: config[name] for name in _SIZES if name in config}
+
+
+def _kind(preprocessing: dict[str, Any]) -> str:
+    return str(preprocessing.get("objective", preprocessing["kind"]))

@@ -26,12 +26,15 @@ _PIPELINES = {
     "text-classification": "text-classification",
     "image-classification": "image-classification",
     "chat": "text-generation",
+    "causal": "text-generation",
+    "masked": "fill-mask",
 }
 """What hubs call each workload."""
 _USES = {
     "text": "Gives a short text one of these labels: {labels}.",
     "image": "Gives a picture one of these labels: {labels}.",
     "chat": "Answers the last turn of a conversation.",
+    "corpus": "Foresees text like that of its data: a start for models of other tasks.",
 }
 
 
@@ -118,7 +121,7 @@ def join_licences(chain: list[Origin]) -> str:
 
 
 def _front_matter(artifact: Path, recipe: Recipe, facts: CardFacts) -> list[str]:
-    joined, pipeline = join_licences(facts.chain), _PIPELINES.get(recipe.workload)
+    joined, pipeline = join_licences(facts.chain), _PIPELINES.get(_task(recipe))
     alone = " " not in joined
     front: dict[str, Any] = {"license": joined.lower() if alone else "other"}
     if not alone:
@@ -203,7 +206,7 @@ def _loading(artifact: Path, recipe: Recipe) -> list[str]:
             "model = PeftModel.from_pretrained(base, FOLDER)  # what was trained, beside the base",
         ]
     else:
-        task = _PIPELINES.get(recipe.workload, recipe.workload)
+        task = _PIPELINES.get(_task(recipe), recipe.workload)
         code = ["from transformers import pipeline", f'answer = pipeline("{task}", model=FOLDER)']
         code.append(
             {"chat": 'answer([{"role": "user", "content": "hello"}])'}.get(recipe.data.kind, "answer(…)")
@@ -293,6 +296,10 @@ def _licence_file(recipe: Recipe, facts: CardFacts) -> list[str]:
         "",
         "The texts of licences with an SPDX identifier are at https://spdx.org/licenses/.",
     ]
+
+
+def _task(recipe: Recipe) -> str:
+    return recipe.data.corpus.objective if recipe.data.corpus else recipe.workload
 
 
 def _data_name(recipe: Recipe) -> str:

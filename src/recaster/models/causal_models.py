@@ -34,18 +34,26 @@ class CausalModel(OpenModel):
             `(rows, marked, vocabulary)`, each row's in their order and then something for rows with fewer;
             without a mark `(rows, tokens, vocabulary)`.
         """
-        marked = tokens < 0
-        plain = torch.where(marked, ~tokens, tokens)
-        most = int(marked.sum(1).max()) or tokens.shape[1]
-        chosen = (~marked).byte().argsort(dim=1, stable=True)[:, :most]
+        plain, chosen = place_marks(tokens)
         network: Any = self.network
-        with _choosing(network.get_output_embeddings(), chosen, tokens.shape[1]):
+        with choosing(network.get_output_embeddings(), chosen, tokens.shape[1]):
             logits: Tensor = network(input_ids=plain, use_cache=False).logits
         return logits
 
 
+def place_marks(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens without marks `(rows, tokens)`, and where these were `(rows, most marks)`.
+
+    The places of a row with fewer marks are filled up with others; without a mark all are chosen.
+    """
+    marked = tokens < 0
+    most = int(marked.sum(1).max()) or tokens.shape[1]
+    chosen = (~marked).byte().argsort(dim=1, stable=True)[:, :most]
+    return torch.where(marked, ~tokens, tokens), chosen
+
+
 @contextmanager
-def _choosing(head: nn.Module, chosen: Tensor, length: int) -> Iterator[None]:
+def choosing(head: nn.Module, chosen: Tensor, length: int) -> Iterator[None]:
     """Let `head` see the `chosen` places `(rows, places)` of the last `length` hidden states alone.
 
     Before them are a prompt's trained vectors, if any. At the head, and not on its result, since the logits
@@ -85,7 +93,7 @@ def build_causal_model(*, base: Path | None, scratch: Mapping[str, Any], **optio
                 value=f"{base}: {report.to_text()}",
                 repair="choose a base that `recaster models list` shows for this workload",
             )
-        _check_vocabulary(network, scratch["vocabulary"], base)
+        check_vocabulary(network, scratch["vocabulary"], base)
         return CausalModel(network, report)
     config = AutoConfig.for_model(
         "llama",
@@ -104,7 +112,12 @@ def build_causal_model(*, base: Path | None, scratch: Mapping[str, Any], **optio
     return CausalModel(AutoModelForCausalLM.from_config(config))
 
 
-def _check_vocabulary(network: Any, tokens: int, base: Path) -> None:
+def check_vocabulary(network: Any, tokens: int, base: Path) -> None:
+    """Refuse a model that lacks embeddings of its tokenizer's tokens.
+
+    Raises:
+        RecipeError: it does.
+    """
     rows = network.get_input_embeddings().weight.shape[0]
     if rows < tokens:
         raise RecipeError(

@@ -177,7 +177,7 @@ def evaluate(cast: Cast, prepared: StepResult, trained: StepResult) -> StepResul
 
     artifact, base = export(cast, trained).path, find_base(cast)
     untuned = None
-    if base and isinstance(cast.workload, Generative):
+    if base and isinstance(cast.workload, Generative) and cast.workload.answers(base.path, prepared.path):
         untuned = evaluate_artifact(cast, prepared, base.path, None)
     return evaluate_artifact(cast, prepared, artifact, trained.path / "journal.jsonl", untuned=untuned)
 

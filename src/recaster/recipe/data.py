@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from recaster.recipe.section import Fraction, Section, Seed
 
-KINDS = ("image", "text", "chat")
+KINDS = ("image", "text", "chat", "corpus")
 """What a record can be; the section of `data` of that name describes it."""
 
 
@@ -56,6 +56,32 @@ class ChatShape(Section):
     """Where the model stops writing a reply that does not end by itself."""
 
 
+class CorpusShape(Section):
+    """What every document of plain text must look like, and what is learned from it."""
+
+    objective: Literal["causal", "masked"]
+    """causal: each token from those before it, for models that write; masked: tokens that are hidden, from
+    all around them, for encoders (Devlin et al. 2019)."""
+    document: Literal["line", "paragraph", "file"] = "line"
+    """What a document is in a .txt file: a line, the lines between blank ones, or all of them. Documents are
+    divided among the splits whole."""
+    max_tokens: int = Field(ge=8, le=32768)
+    """Tokens of one training row, special ones included; a longer document becomes several rows."""
+    max_characters: int = Field(default=1_000_000, ge=1)
+    """A longer document is a broken record."""
+    packed: bool = False
+    """Fill rows up with one document after another, an end token between them. Saves time where documents
+    are short; a document's tokens then see those of the one before."""
+    masked_fraction: float = Field(default=0.15, gt=0, lt=1)
+    """How many of a row's tokens are hidden; at least one. Of the objective masked."""
+
+    @model_validator(mode="after")
+    def _fraction_applies(self) -> CorpusShape:
+        if self.objective == "causal" and "masked_fraction" in self.model_fields_set:
+            raise ValueError("masked_fraction belongs to the objective masked; remove it")
+        return self
+
+
 class Subset(Section):
     """A part of a large data set."""
 
@@ -75,11 +101,14 @@ class PublishedSplits(Section):
 
 
 class DataSection(Section):
-    """Which data, under which licence, with which labels. One of `image`, `text` and `chat` is there."""
+    """Which data, under which licence, with which labels. One of `image`, `text`, `chat` and
+    `corpus` is there.
+    """
 
     source: str = Field(min_length=1)
     """`builtin:digits`, a file or folder relative to the project, or `https://…#sha256=…`. Pictures: JSON
-    lines, CSV, a folder of pictures by label. Text: JSON lines, CSV, TSV, or lines of `LABEL text`."""
+    lines, CSV, a folder of pictures by label. Text: JSON lines, CSV, TSV, or lines of `LABEL text`. A corpus:
+    these with a column `text`, .txt files, or a folder of such."""
     published_splits: PublishedSplits = PublishedSplits()
     """Records of the others that equal one of these are left out of training."""
     subset: Subset | None = None
@@ -94,6 +123,8 @@ class DataSection(Section):
     """What every text must look like."""
     chat: ChatShape | None = None
     """What every conversation must look like."""
+    corpus: CorpusShape | None = None
+    """What every document of plain text must look like."""
 
     @property
     def kind(self) -> str:

@@ -6,20 +6,21 @@ chat-0001  user: wake me at six  assistant: The alarm will ring at six.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from recaster.core.files import read_json, write_json
 from recaster.data.chat_shards import SPLITS, last_reply, read_held_out, write_about, write_chat_shard
-from recaster.data.token_shards import TokenRows, read_token_shard
+from recaster.data.marked_rows import SuccessorRows
+from recaster.data.token_shards import read_token_shard
 from recaster.models.causal_models import CausalModel, build_causal_model, open_causal_model
-from recaster.models.losses import NO_TARGET, LossSum, build_token_loss
+from recaster.models.losses import LossSum, build_token_loss
+from recaster.models.token_scores import score_tokens
 from recaster.training.trainable import TrainingSet
 
 if TYPE_CHECKING:
@@ -32,35 +33,10 @@ if TYPE_CHECKING:
     from recaster.recipe.schema import EvaluateSection, Recipe
     from recaster.workloads.protocol import MetricFunction
 
-_BATCH_TOKENS = 4096
-"""Of one pass of the evaluation; at least one row."""
 _SAMPLE_ROWS = 16
 """Replies that are written together."""
 _TOKENIZER = "tokenizer"
 """Folder of the prepared data with the tokenizer's files, of a model without a base."""
-
-
-class ConversationSet(TokenRows):
-    """One split of tokenized conversations."""
-
-    def targets_in(self, rows: NDArray[np.int64]) -> int:
-        """Learned tokens of `rows`."""
-        return int(self._shard.labels[rows].sum())
-
-    def batch(self, rows: NDArray[np.int64], *, seed: int | None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """Marked tokens `(rows, longest)` and what follows each mark `(rows, most marks)`, both filled up."""
-        marked = self._shard.padded(rows, self._padding)
-        return torch.from_numpy(marked), torch.from_numpy(_successors(marked))
-
-
-def _successors(marked: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The tokens after the marked ones of `(rows, tokens)`: `(rows, most marks)`, then NO_TARGET."""
-    marks = marked < 0
-    counts = marks.sum(1)
-    found = np.full((len(marked), int(counts.max(initial=1))), NO_TARGET, dtype=np.int64)
-    following = np.where(marks, ~marked, marked)[:, 1:]
-    found[np.arange(found.shape[1]) < counts[:, None]] = following[marks[:, :-1]]
-    return found
 
 
 class Chat:
@@ -142,7 +118,7 @@ class Chat:
     def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:  # noqa: ARG002
         """The split's tokens, memory-mapped."""
         padding = read_json(folder / SPLITS)["padding"]
-        return ConversationSet(read_token_shard(folder, split), padding=padding)
+        return SuccessorRows(read_token_shard(folder, split), padding=padding)
 
     def build_loss(self, section: dict[str, Any], *, training: bool) -> LossSum:
         """One of the losses, over the assistant's tokens."""
@@ -176,33 +152,23 @@ class Chat:
             write_open_folder(folder, network=model.network, tokenizer=tokenizer)
         write_json(folder / "preprocessing.json", preprocessing)
 
-    @torch.no_grad()
     def predict(
         self, artifact: Path, prepared: Path, split: str
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Nats and hits of each conversation's learned tokens, and their number, in the shard's order."""
         held = read_held_out(prepared, split, artifact)
-        data = ConversationSet(held.shard, padding=held.padding)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model = CausalModel(open_causal_model(artifact)).to(device).eval()
-        found = np.zeros((len(data), 2))
-        for rows in _batches(data.lengths):
-            tokens, targets = (part.to(device) for part in data.batch(rows, seed=None))
-            logits = model(tokens)
-            nats = F.cross_entropy(
-                logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=NO_TARGET
-            )
-            found[rows, 0] = nats.view(targets.shape).double().sum(1).cpu().numpy()
-            found[rows, 1] = (logits.argmax(2) == targets).sum(1).cpu().numpy()
+        data = SuccessorRows(held.shard, padding=held.padding)
+        model = CausalModel(open_causal_model(artifact))
+        found = score_tokens(model, data.lengths, partial(data.batch, seed=None))
         # A tokenizer of its own has another number of tokens for the same replies.
         found[:, 1] *= held.counts / np.maximum(held.shard.labels, 1)
         return found, held.counts
 
     def metrics(self, section: EvaluateSection) -> Mapping[str, MetricFunction]:  # noqa: ARG002
         """Perplexity and token accuracy."""
-        from recaster.evaluation.chat_report import CHAT_METRICS
+        from recaster.evaluation.token_report import TOKEN_METRICS
 
-        return CHAT_METRICS
+        return TOKEN_METRICS
 
     def report(
         self,
@@ -213,9 +179,13 @@ class Chat:
         folder: Path,
     ) -> dict[str, Any]:
         """How perplexity differs between conversations."""
-        from recaster.evaluation.chat_report import report_conversations
+        from recaster.evaluation.token_report import report_rows
 
-        return report_conversations(predictions, targets, folder)
+        return report_rows(predictions, targets, folder, unit="conversation")
+
+    def answers(self, folder: Path, prepared: Path) -> bool:  # noqa: ARG002
+        """A base can always: one that lacks weights was refused."""
+        return True
 
     def write_samples(self, artifact: Path, prepared: Path, recipe: Recipe) -> dict[str, Any]:
         """The likeliest replies in place of the last ones of held-out conversations, and how they read."""
@@ -266,18 +236,6 @@ def _tell_generation(network: Any, about: dict[str, Any]) -> None:
     ends = {*about["stop"], *([known] if isinstance(known, int) else known or [])}
     settings.eos_token_id = sorted(ends) or None
     settings.pad_token_id = about["padding"]
-
-
-def _batches(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """All rows, in their order, in pieces of about `_BATCH_TOKENS` tokens."""
-    pieces: list[list[int]] = []
-    for row, length in enumerate(lengths.tolist()):
-        widest = max([length, *(int(lengths[other]) for other in pieces[-1])]) if pieces else length
-        if pieces and widest * (len(pieces[-1]) + 1) <= _BATCH_TOKENS:
-            pieces[-1].append(row)
-        else:
-            pieces.append([row])
-    return [np.array(piece) for piece in pieces]
 
 
 WORKLOAD = Chat()

@@ -77,7 +77,10 @@ class Workload(Trainable, Protocol):
 
 @runtime_checkable
 class Generative(Protocol):
-    """A workload whose models write; its base can be measured as it is, before any training."""
+    """A workload whose models write; a base that already can is measured as it is, before any training."""
+
+    def answers(self, folder: Path, prepared: Path) -> bool:
+        """Whether the base model in `folder` has all weights that it needs to be measured."""
 
     def write_samples(self, artifact: Path, prepared: Path, recipe: Recipe) -> dict[str, Any]:
         """Let the exported model write on held-out rows; return tables that belong beside the metrics."""

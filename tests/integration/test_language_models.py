@@ -1,0 +1,164 @@
+"""Continued pre-training: casts of both objectives, what comes out, and where it serves as a base."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from recaster import pipeline
+from recaster.core.errors import RecipeError
+from recaster.core.files import read_json
+from recaster.core.progress import SilentReporter
+from recaster.core.steps import StepResult
+from recaster.customization.build import build_customized
+from recaster.data.document_shards import open_document_rows
+from recaster.models.losses import NO_TARGET
+from recaster.pipeline.inputs import training_plan
+from tests.conftest import ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+_MASKED = ("data.corpus.objective=masked", "model.base=scratch:small-encoder", "train.epochs=2")
+_LICENCE = "model.licence=Apache-2.0"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("texts") / "a project"
+    for name in ("language-modelling", "text-classification"):
+        (folder / "recipes" / name).mkdir(parents=True)
+        shutil.copy(ROOT / "recipes" / name / "tiny.yaml", folder / "recipes" / name)
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    return folder
+
+
+def _open(project: Path, *overrides: str, workload: str = "language-modelling") -> pipeline.Cast:
+    return pipeline.open_cast(project / "recipes" / workload / "tiny.yaml", overrides)
+
+
+def _run(cast: pipeline.Cast, verb: str) -> StepResult:
+    return pipeline.run_to(cast, verb, SilentReporter())
+
+
+@pytest.fixture(scope="module")
+def encoder(project: Path) -> Path:
+    """A small encoder that was pre-trained on the notes."""
+    return _run(_open(project, *_MASKED), "export").path
+
+
+@pytest.fixture(scope="module")
+def decoder(project: Path) -> Path:
+    return _run(_open(project, "train.epochs=2"), "export").path
+
+
+@pytest.mark.parametrize("objective", ["masked", "causal"])
+def test_plain_transformers_measures_the_same(project: Path, request: Any, objective: str) -> None:
+    """Logits of all places by transformers alone, against ours of the learned ones."""
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+
+    artifact = request.getfixturevalue("encoder" if objective == "masked" else "decoder")
+    cast = _open(project, *(_MASKED if objective == "masked" else ("train.epochs=2",)))
+    prepared = _run(cast, "prepare").path
+    found, learned = cast.workload.predict(artifact, prepared, "test")
+    data = open_document_rows(prepared, "test")
+    kind = AutoModelForMaskedLM if objective == "masked" else AutoModelForCausalLM
+    model: Any = kind.from_pretrained(artifact).eval()
+    for row in (0, 40, len(data) - 1):
+        given, targets = data.batch(np.array([row]), seed=None)
+        marks = (given < 0)[0]
+        with torch.no_grad():
+            logits = model(input_ids=given.where(given >= 0, ~given)).logits[0][marks]
+        wanted = torch.nn.functional.cross_entropy(logits, targets[0], reduction="sum")
+        assert found[row, 0] == pytest.approx(float(wanted), rel=1e-4)
+        assert found[row, 1] == int((logits.argmax(-1) == targets[0]).sum())
+        assert learned[row] == int(marks.sum()) == int((targets != NO_TARGET).sum())
+
+
+def test_an_encoder_is_the_base_of_a_classifier(project: Path, encoder: Path) -> None:
+    overrides = (f"model.base=path:{encoder}", _LICENCE, "train.max_steps=3")
+    cast = _open(project, *overrides, workload="text-classification")
+    trained, prepared = _run(cast, "train"), _run(cast, "prepare")
+    start = build_customized(cast.workload, training_plan(cast, prepared)).state_dict()
+    weights = load_file(encoder / "model.safetensors")
+    inside = [name for name in weights if name.startswith("bert.")]
+    assert len(inside) > 20
+    assert all(torch.equal(start[f"network.{name}"], weights[name]) for name in inside)
+    assert any(name.startswith("cls.") for name in weights)
+    assert trained.facts["steps"] == 3
+
+
+def test_pre_training_goes_on_from_a_base(project: Path, decoder: Path) -> None:
+    """LoRA beside a causal base: measured before and after on the same rows, and merged on export."""
+    overrides = (
+        f"model.base=path:{decoder}",
+        _LICENCE,
+        "customize.method=lora",
+        "train.epochs=2",
+        "data.corpus.packed=true",
+    )
+    cast = _open(project, *overrides)
+    evaluated, artifact = _run(cast, "evaluate"), _run(cast, "export").path
+    before, after = (
+        facts["perplexity"]["value"] for facts in (evaluated.facts["untuned"], evaluated.facts["metrics"])
+    )
+    assert after < before
+    assert load_file(artifact / "model.safetensors").keys() == load_file(decoder / "model.safetensors").keys()
+    assert (artifact / "adapter" / "adapter_config.json").exists()
+    told = read_json(evaluated.path / "metrics.json")
+    assert 0 < told["bits_a_byte"] < 8
+    assert all(sample["wanted"] and sample["text"] for sample in told["samples"])
+
+
+def test_an_encoder_without_a_head_gets_one_and_needs_full_training(project: Path, encoder: Path) -> None:
+    from transformers import AutoModel
+
+    bare = project / "bare"
+    AutoModel.from_pretrained(encoder, add_pooling_layer=False).save_pretrained(bare)
+    for path in encoder.glob("tokenizer*"):
+        shutil.copy(path, bare)
+    overrides = (*_MASKED, "model.base=path:bare", _LICENCE)
+    cast = _open(project, *overrides)
+    prepared = _run(cast, "prepare")
+    model: Any = build_customized(cast.workload, training_plan(cast, prepared))
+    assert all(name.startswith("cls.") for name in model.report.reinitialised)
+    assert model.network.get_output_embeddings().weight is model.network.get_input_embeddings().weight
+    assert not cast.workload.answers(bare, prepared.path) and cast.workload.answers(encoder, prepared.path)
+    lora = _open(project, *overrides, "customize.method=lora")
+    with pytest.raises(RecipeError, match="no head for masked language modelling"):
+        build_customized(lora.workload, training_plan(lora, prepared))
+
+
+def test_a_model_with_other_tokens_is_not_compared(project: Path, encoder: Path) -> None:
+    cast = _open(project, *_MASKED, "model.vocabulary=350")
+    with pytest.raises(RecipeError, match="perplexities do not compare"):
+        cast.workload.predict(encoder, _run(cast, "prepare").path, "test")
+
+
+def test_mlflow_s_model_answers(encoder: Path, decoder: Path) -> None:
+    from recaster.serving import pyfunc_language
+
+    def ask(artifact: Path, text: str, **params: int) -> dict[str, Any]:
+        model = pyfunc_language.LanguageModel()
+        context: Any = SimpleNamespace(artifacts={"model": str(artifact)})
+        model.load_context(context)
+        (row,) = model.predict(context, pd.DataFrame({"text": [text]}), params).to_dict("records")
+        signature, example = pyfunc_language.describe(artifact)
+        assert list(row) == signature.outputs.input_names() and list(example) == ["text"]
+        return row
+
+    told = ask(decoder, "Wake me at noon. The alarm", max_new_tokens=6)
+    assert told["perplexity"] == pytest.approx(math.exp(told["nats_a_token"])) and told["continuation"]
+    assert ask(decoder, "")["tokens"] == 0
+    filled = ask(encoder, "wake me [MASK] noon. now [MASK] old jazz.")
+    assert len(filled["guesses"]) == 2 and all(len(row) == 5 for row in filled["guesses"])
+    assert json.loads((encoder / "preprocessing.json").read_text())["objective"] == "masked"
+    assert all(0 < sum(row) <= 1 + 1e-6 for row in filled["probabilities"])
