@@ -210,6 +210,21 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _two_answers_are_of_one_model(self) -> Recipe:
+        if not self.train.loss.consistency:
+            return self
+        if self.distributed.strategy == "pipeline":
+            raise ValueError(
+                "train.loss.consistency does not work with strategy pipeline; remove it, or use ddp"
+            )
+        if self.customize.method in ("distil", "probe"):
+            raise ValueError(
+                f"train.loss.consistency makes no sense with customize.method {self.customize.method}; "
+                "remove it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _best_weights_are_of_one_model(self) -> Recipe:
         scheme = self.communication.scheme
         apart = scheme in ("local-sgd", "diloco") or self.communication.parameter_server.staleness is not None

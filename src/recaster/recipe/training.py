@@ -153,6 +153,9 @@ class Loss(Section):
     """Share of the target's probability that is spread over all classes; of cross-entropy."""
     gamma: float = Field(default=2.0, ge=0)
     """How much less an easy target counts; of focal."""
+    consistency: float = Field(default=0.0, ge=0)
+    """Answer each row twice, under different dropout, and add so much of the two answers' divergence: half
+    of R-Drop's alpha (Liang et al. 2021). Above 0 a step takes twice the time."""
 
     @model_validator(mode="after")
     def _options_apply(self) -> Loss:

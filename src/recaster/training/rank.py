@@ -32,6 +32,7 @@ from recaster.models.losses import LossSum
 from recaster.models.open_models import Headed
 from recaster.training.averaging import WeightAverage
 from recaster.training.checkpoint import Saved, load_memory, load_newest_checkpoint, read_weights, whole_state
+from recaster.training.consistency import answer_twice, consistent_loss
 from recaster.training.disk_need import measure_state, require_room
 from recaster.training.feed import Feed
 from recaster.training.host_memory import keep_freed_memory, peak_resident, separate_blocks
@@ -161,6 +162,8 @@ class Run:
         model = build_customized(self.workload, self.plan, say=_say if self.mesh.rank == 0 else None)
         layers = list_layers(model)
         prepare_model(model, train)
+        if train["loss"].get("consistency"):
+            answer_twice(model)
         self.state_size = measure_state(model, self.plan)
         section = self.plan["distributed"]
         self.strategy = build_strategy(
@@ -225,8 +228,10 @@ class Run:
 
     def training_loss(self) -> LossSum:
         """What the steps make small."""
-        own = self.workload.build_loss(self.train_section["loss"], training=True)
-        return self.method.build_loss(own, self.plan)
+        section = self.train_section["loss"]
+        own = self.method.build_loss(self.workload.build_loss(section, training=True), self.plan)
+        weight = section.get("consistency", 0.0)
+        return consistent_loss(own, weight) if weight else own
 
     def _extra_state(self) -> dict[str, Any]:
         averages = self.average.tensors if self.average else {}
