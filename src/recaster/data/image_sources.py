@@ -2,6 +2,7 @@
 
 {"id": "a7", "label": "3", "image": [[0, 5, 13], [0, 1, 9]]}     a line of a JSON lines file
 id,label,p0,p1,p2 …                                              the header of a CSV file
+path,label,left_eye_x …                                          one that names picture files beside it
 faces/anna/0001.png                                              an image folder, or a zip of one: label/name
 """
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from recaster.core.errors import DataError
 from recaster.data.picture_files import decode_files, list_folder
+from recaster.data.picture_list import names_files, read_listed
 from recaster.data.picture_zip import list_zip
 from recaster.data.records import RawRecord
 from recaster.data.subset import choose_rows, thin
@@ -41,6 +43,8 @@ def read_images(path: Path, image: ImageShape, subset: Subset | None) -> Iterato
         return decode_files(files, image)
     if path.suffix not in {".jsonl", ".csv"}:
         return None
+    if path.suffix == ".csv" and names_files(path):
+        return thin(lambda: read_listed(path, image), subset) if subset else read_listed(path, image)
 
     def read() -> Iterator[RawRecord]:
         return _read_json_lines(path) if path.suffix == ".jsonl" else _read_csv(path, image)

@@ -52,7 +52,7 @@ class PackedRecord:
     pixels: Pixels
     """Of a picture, `(height, width, channels)`; empty for other kinds."""
     text: str
-    """Of a text or a conversation; empty for pictures."""
+    """Of a text or a conversation; of a picture its group, or empty."""
 
 
 def write_packed(records: Iterable[RawRecord], folder: Path) -> int:

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
+from recaster.data.face_alignment import align
 from recaster.data.records import Pixels, RawRecord
 from recaster.recipe.data import ImageShape
 
@@ -42,6 +44,10 @@ class PictureFile:
     where: str
     open: Callable[[], BinaryIO]
     """Its bytes; what it raises becomes the record's problem."""
+    group: str = ""
+    """By which people are told apart in slices."""
+    landmarks: NDArray[np.float64] | None = None
+    """Five points of a face, by which it is aligned."""
 
 
 def list_folder(path: Path) -> list[PictureFile]:
@@ -72,7 +78,11 @@ def _read(file: PictureFile, image: ImageShape) -> RawRecord:
     pixels, problem = None, ""
     try:
         with file.open() as opened:
-            pixels = decode(opened, image)
+            if file.landmarks is None:
+                pixels = decode(opened, image)
+            else:
+                whole = decode(opened, image.model_copy(update={"resize": "refuse"}))
+                pixels = align(whole, file.landmarks, image)
     # What Pillow's readers raise for bytes that are not what they seem.
     except (
         OSError,
@@ -85,7 +95,14 @@ def _read(file: PictureFile, image: ImageShape) -> RawRecord:
         struct.error,
     ) as error:
         problem = f"not a readable picture: {error or type(error).__name__}"
-    return RawRecord(id=file.id, label=file.label, where=file.where, pixels=pixels, problem=problem)
+    return RawRecord(
+        id=file.id,
+        label=file.label,
+        where=file.where,
+        pixels=pixels,
+        text=file.group or None,
+        problem=problem,
+    )
 
 
 def decode(file: BinaryIO, image: ImageShape) -> Pixels:

@@ -22,7 +22,8 @@ class RawRecord:
     pixels: Pixels | None = None
     """Of a picture; None when it could not be read."""
     text: str | None = None
-    """Of a text; of a conversation the JSON list of its messages. None when it could not be read."""
+    """Of a text; of a conversation the JSON list of its messages; of a picture its group, where one is named.
+    None when it could not be read."""
     problem: str = ""
     """Why it could not be read."""
     split: str = ""

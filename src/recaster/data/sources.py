@@ -14,13 +14,23 @@ from pathlib import Path
 from recaster.core.errors import DataError
 from recaster.core.hashing import hash_directory, hash_file, hash_value
 from recaster.core.settings import Settings
-from recaster.data import chat_sources, document_sources, image_sources, remote, synthetic, text_sources
+from recaster.data import (
+    chat_sources,
+    document_sources,
+    image_sources,
+    picture_list,
+    remote,
+    synthetic,
+    synthetic_faces,
+    text_sources,
+)
 from recaster.data.records import RawRecord
 from recaster.data.subset import thin
 from recaster.recipe.data import DataSection, Subset
 
 _BUILTIN: dict[str, tuple[str, Callable[[], Path], Callable[[], Iterator[RawRecord]]]] = {
     "builtin:digits": ("image", image_sources.digits_file, image_sources.read_digits),
+    "builtin:synthetic-faces": ("image", synthetic_faces.source_file, synthetic_faces.make_faces),
     "builtin:synthetic-requests": ("text", synthetic.source_file, synthetic.make_requests),
     "builtin:synthetic-chats": ("chat", synthetic.source_file, synthetic.make_chats),
     "builtin:synthetic-notes": ("corpus", synthetic.source_file, synthetic.make_notes),
@@ -28,7 +38,7 @@ _BUILTIN: dict[str, tuple[str, Callable[[], Path], Callable[[], Iterator[RawReco
 """Kind, the file whose content decides the records, and the records."""
 Reader = Callable[[Path], Iterator[RawRecord] | None]
 _FORMS = {
-    "image": "an image folder (label/name.png), a .zip of one, a .jsonl or a .csv file",
+    "image": "an image folder (label/name.png), a .zip of one, a .jsonl or a .csv file (of pixels or paths)",
     "text": "a .jsonl, .csv, .tsv or .txt file (LABEL text)",
     "chat": "a .jsonl or .jsonl.gz file of messages or turns",
     "corpus": "a .txt, .jsonl, .csv or .tsv file, one of these as .gz, or a folder of them",
@@ -68,6 +78,8 @@ def _hash(source: str, data: DataSection, settings: Settings) -> str:
     if remote.is_remote(source):
         return remote.wanted_hash(source)
     path = _locate(source, data, settings)
+    if data.image and path.suffix == ".csv" and picture_list.names_files(path):
+        return picture_list.hash_listed(path)
     return hash_directory(path) if path.is_dir() else hash_file(path)
 
 

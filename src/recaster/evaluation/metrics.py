@@ -162,5 +162,6 @@ def _draws(rows: int, section: EvaluateSection) -> list[NDArray[np.int64]]:
 
 
 def _interval(values: list[float], confidence: float) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    # A draw that holds nothing to measure, such as one person alone, has no value.
+    low, high = np.nanquantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

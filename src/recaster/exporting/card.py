@@ -17,7 +17,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from recaster.core.files import read_json, write_bytes
-from recaster.recipe.schema import Recipe
+from recaster.recipe.schema import FACES, Recipe
 
 CARD, LICENCE = "README.md", "LICENSE"
 _CHAIN = "licence_chain"
@@ -33,9 +33,17 @@ _PIPELINES = {
 _USES = {
     "text": "Gives a short text one of these labels: {labels}.",
     "image": "Gives a picture one of these labels: {labels}.",
+    "faces": "Compares pictures of faces: vectors of one person are near, those of two are far. It knows no names.",
     "chat": "Answers the last turn of a conversation.",
     "corpus": "Foresees text like that of its data: a start for models of other tasks.",
 }
+_FACE_LIMITS = (
+    "Faces are biometric data. Enrol people who agreed to it, for the use they agreed to, and remove them when "
+    "they ask. Not for watching people who do not know of it, for searching crowds or the net, nor for guessing "
+    "origin, mood, health or character; and never as the only ground of a decision about a person. Error rates "
+    "differ between groups of people and cameras: measure them on your own before use, and choose the threshold "
+    "there."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +187,8 @@ def _introduction(recipe: Recipe, facts: CardFacts) -> list[str]:
 
 
 def _use(recipe: Recipe) -> list[str]:
-    used = _USES.get(recipe.data.kind, "").format(labels=", ".join(recipe.data.labels))
+    kind = "faces" if recipe.workload == FACES else recipe.data.kind
+    used = _USES.get(kind, "").format(labels=", ".join(recipe.data.labels))
     return [
         "## Intended use",
         "",
@@ -228,7 +237,7 @@ def _measured(recipe: Recipe, facts: CardFacts) -> list[str]:
         for row in facts.classes
     ]
     lines = [
-        f"## Metrics on {facts.rows:,} held-out records",
+        f"## Metrics on {facts.rows:,} held-out {'people' if recipe.workload == FACES else 'records'}",
         "",
         f"Intervals are of {confidence}: Wilson's for accuracy, the bootstrap's for the rest.",
         "",
@@ -249,6 +258,7 @@ def _data(recipe: Recipe, facts: CardFacts) -> list[str]:
         "## Data and training",
         "",
         f"- Data: `{recipe.data.source}`, version `{facts.data_version}` (a hash of its content)",
+        *([f"- Legal basis of the data: {recipe.data.legal_basis}"] if recipe.data.legal_basis else []),
         f"- Ranks: {training.ranks} on {training.device}; precision {recipe.train.precision}; "
         f"seed {recipe.train.seed}",
         f"- Wall time: {minutes} min {seconds} s of steps, validations and checkpoints",
@@ -278,6 +288,8 @@ def _limits(recipe: Recipe) -> list[str]:
     lines = ["## Limits", ""]
     if recipe.card.limits:
         lines += [recipe.card.limits, ""]
+    if recipe.workload == FACES:
+        lines += [_FACE_LIMITS, ""]
     lines.append("Measured on records of the same source as the training data; no claim is made for others.")
     if recipe.data.text:
         lines.append(f"Texts are cut after {recipe.data.text.max_tokens} tokens.")

@@ -17,19 +17,23 @@ from recaster.pipeline.open_cast import Cast
 _CODE = {
     "snapshot": (
         "data.sources",
+        "data.face_alignment",
         "data.image_sources",
         "data.picture_files",
+        "data.picture_list",
         "data.picture_zip",
         "data.subset",
         "data.text_sources",
         "data.chat_sources",
         "data.document_sources",
         "data.synthetic",
+        "data.synthetic_faces",
         "data.records",
         "data.packed",
     ),
     "validate": (
         "data.contract",
+        "data.contract_faces",
         "data.contract_images",
         "data.contract_text",
         "data.contract_chat",
@@ -38,6 +42,7 @@ _CODE = {
     "prepare": (
         "data.packed",
         "data.split",
+        "data.split_identities",
         "data.shards",
         "data.token_shards",
         "data.tokenizers",
@@ -57,6 +62,7 @@ _CODE = {
         "workloads",
         "data.augmentation",
         "data.picture_changes",
+        "data.picture_set",
         "data.rand_augment",
         "data.shards",
         "data.token_shards",
@@ -162,6 +168,7 @@ def export_inputs(cast: Cast, trained: StepResult) -> dict[str, Any]:
         "weights": trained.facts["weights_sha256"],
         "trained": trained.ref,
         "data": recipe.data.model_dump(include={"labels", recipe.data.kind}),
+        "evaluate": recipe.evaluate.model_dump(include={"false_accept_rate", "flip"}),
         "code": code_of("export"),
     }
 

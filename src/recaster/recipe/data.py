@@ -115,6 +115,9 @@ class DataSection(Section):
     """Take a part of `source`; published splits stay whole."""
     licence: str = Field(min_length=1)
     """Of the data, as an SPDX identifier where there is one; it stands on the model's card."""
+    legal_basis: str | None = Field(default=None, min_length=8)
+    """On what ground the data may be used, such as consent, by the law that asks for one; it stands on the
+    model's card. Faces are not taken without."""
     labels: list[str] = Field(default_factory=list)
     """Every legal label, in the order of the model's outputs; none for data without labels."""
     image: ImageShape | None = None
@@ -168,9 +171,13 @@ class SplitSection(Section):
     seed: Seed
     """Another seed divides the records otherwise."""
     validation: Fraction | None = None
-    """Share of the good records that training is watched on; not where its authors published that split."""
+    """Share of the good records (or people) training is watched on; not where its authors published them."""
     test: Fraction | None = None
-    """Share of the good records that are held out; not where its authors published that split."""
+    """Share of the good records (or people) that are held out; not where its authors published that split."""
+    validation_identities: int | None = Field(default=None, ge=2)
+    """Of face-recognition, in place of a share: people that training is watched on."""
+    test_identities: int | None = Field(default=None, ge=2)
+    """Likewise, people that are held out."""
     near_duplicate_distance: float = Field(default=0.06, ge=0, le=1)
     """Root mean square pixel difference (fraction of the range) under which two pictures are one. Texts
     are one when they differ in case, punctuation and spaces only."""

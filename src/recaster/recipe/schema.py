@@ -16,7 +16,7 @@ from recaster.recipe.data import ContractSection, DataSection, SplitSection
 from recaster.recipe.distributed import DistributedSection
 from recaster.recipe.search import SearchSection
 from recaster.recipe.section import Fraction, Section, Seed
-from recaster.recipe.training import TrainSection
+from recaster.recipe.training import FACE_LOSSES, TrainSection
 
 METRICS = {
     "accuracy": "higher",
@@ -27,8 +27,19 @@ METRICS = {
     "predictive_entropy": "lower",
     "perplexity": "lower",
     "token_accuracy": "higher",
+    "roc_auc": "higher",
+    "equal_error_rate": "lower",
+    "tar_at_far_0.1": "higher",
+    "tar_at_far_0.01": "higher",
+    "tar_at_far_0.001": "higher",
+    "true_accept_rate": "higher",
+    "false_accept_rate": "lower",
+    "rank1": "higher",
+    "rank5": "higher",
 }
 """Every metric that a gate can name, and which direction is better."""
+FACES = "face-recognition"
+"""The workload whose splits share no person."""
 LEAST_CLASSES = {"top5_accuracy": 6}
 """Metrics that say nothing of fewer classes."""
 
@@ -62,6 +73,8 @@ class ModelSection(Section):
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Share of a `scratch:` model's values that are left out in each training pass; of mobilenet-v2 and
     efficientnet-lite0 those before its head, with a base too."""
+    embedding: int = Field(default=128, ge=8, le=2048)
+    """Numbers in a face's embedding; of face-recognition."""
     input_size: int | None = Field(default=None, ge=32, le=1024)
     """Pixels a side to which mobilenet-v2 and efficientnet-lite0 scale their pictures; without it they go
     in as they are. Small pictures are better enlarged: these networks divide their sides by 32. Models of
@@ -84,6 +97,11 @@ class EvaluateSection(Section):
     """Coverage of each interval."""
     calibration_bins: int = Field(default=15, ge=2)
     """Equal widths of confidence over which the calibration error is summed."""
+    false_accept_rate: Fraction = 0.01
+    """Of face-recognition: share of the validation split's pairs of different people that may pass for one;
+    the shipped threshold is the lowest that keeps it."""
+    flip: bool = False
+    """Of face-recognition: an embedding is the mean of the picture's and its mirror image's."""
     samples: int = Field(default=16, ge=1, le=1000)
     """Held-out rows on which a model that writes does so, for people to read."""
 
@@ -181,12 +199,36 @@ class Recipe(Section):
     def _each_split_has_records(self) -> Recipe:
         for name in ("validation", "test"):
             share, published = getattr(self.split, name), getattr(self.data.published_splits, name)
-            if (share is None) == (published is None):
-                told = "neither" if share is None else "both"
+            people = getattr(self.split, f"{name}_identities")
+            if people is not None and self.workload != FACES:
+                raise ValueError(f"split.{name}_identities belongs to the workload {FACES}; use split.{name}")
+            if (given := sum(value is not None for value in (share, published, people))) != 1:
+                told = "neither" if not given else "both"
                 raise ValueError(
                     f"{told} split.{name} and data.published_splits.{name} say which records are for {name}; "
                     "give one"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _faces_are_told_apart(self) -> Recipe:
+        faces, loss = self.workload == FACES, self.train.loss.name
+        if faces and not self.data.legal_basis:
+            raise ValueError(
+                "data.legal_basis is not stated, and pictures of faces are biometric data; say on what "
+                "ground they are used, such as consent of each person, GDPR Art. 9(2)(a)"
+            )
+        if faces != (loss in FACE_LOSSES):
+            fit = ", ".join(FACE_LOSSES) if faces else "cross-entropy, focal, margin, brier"
+            raise ValueError(f"train.loss {loss} is not for workload {self.workload}; use one of {fit}")
+        if faces and self.data.labels:
+            raise ValueError(
+                "data.labels is for classes, and the people of the data are found in it; remove it"
+            )
+        if faces and (self.customize.method != "full" or self.train.loss.consistency):
+            raise ValueError(
+                f"workload {FACES} trains with customize.method full and without train.loss.consistency"
+            )
         return self
 
     @model_validator(mode="after")

@@ -19,6 +19,10 @@ _OPTIMIZER_OPTIONS: dict[str, frozenset[str]] = {
 """The options beside rate and decay that each of torch's update rules takes."""
 
 
+FACE_LOSSES = ("arcface", "cosface", "triplet")
+"""Those that bring one person's embeddings together and keep others away."""
+
+
 class Optimizer(Section):
     """Update rule."""
 
@@ -147,8 +151,17 @@ class Augmentation(Section):
 class Loss(Section):
     """What training makes small."""
 
-    name: Literal["cross-entropy", "focal", "margin", "brier"] = "cross-entropy"
-    """focal: Lin et al. 2017; margin: multi-class hinge; brier: squared error of the probabilities."""
+    name: Literal["cross-entropy", "focal", "margin", "brier", "arcface", "cosface", "triplet"] = (
+        "cross-entropy"
+    )
+    """focal: Lin et al. 2017; margin: multi-class hinge; brier: squared error of the probabilities. Of
+    face-recognition: arcface (Deng et al. 2019), cosface (Wang et al. 2018), triplet (hardest of each pass,
+    Hermans et al. 2017)."""
+    distance: float = Field(default=0.3, gt=0, lt=2)
+    """By how much a face's own person must be nearer than others: an angle in radians of arcface, a cosine of
+    cosface, a distance of triplet."""
+    scale: float = Field(default=32.0, gt=0)
+    """Of arcface and cosface: cosines are multiplied by this before the softmax."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target's probability that is spread over all classes; of cross-entropy."""
     gamma: float = Field(default=2.0, ge=0)
@@ -162,6 +175,11 @@ class Loss(Section):
         for option, owner in (("label_smoothing", "cross-entropy"), ("gamma", "focal")):
             if option in self.changed() and self.name != owner:
                 raise ValueError(f"{option} belongs to loss {owner}, not {self.name}; remove it")
+        for option, owners in (("distance", FACE_LOSSES), ("scale", FACE_LOSSES[:2])):
+            if option in self.changed() and self.name not in owners:
+                raise ValueError(
+                    f"{option} belongs to losses {', '.join(owners)}, not {self.name}; remove it"
+                )
         return self
 
 

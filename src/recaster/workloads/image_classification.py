@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from recaster.core.files import write_json
 from recaster.data.augmentation import Augmentation
+from recaster.data.picture_set import PictureSet
 from recaster.data.shards import Shard, read_shard, stack_pictures, write_shard
 from recaster.models.losses import LossSum, build_loss
 from recaster.models.open_pictures import PROCESSOR, PictureClassifier, describe_processor
@@ -33,34 +34,6 @@ if TYPE_CHECKING:
     from recaster.workloads.protocol import MetricFunction
 
 _BATCH_ROWS = 256
-
-
-class PictureSet:
-    """One split of prepared pictures, augmented on request."""
-
-    uniform = True
-    lengths = None
-
-    def __init__(self, shard: Shard, augmentation: Augmentation) -> None:
-        self._shard, self._augmentation = shard, augmentation
-
-    def __len__(self) -> int:
-        """Pictures in the split."""
-        return len(self._shard.labels)
-
-    def ids(self, rows: NDArray[np.int64]) -> list[str]:
-        """The ids of `rows`."""
-        return [self._shard.ids[row] for row in rows.tolist()]
-
-    def batch(self, rows: NDArray[np.int64], *, seed: int | None) -> tuple[Tensor, Tensor]:
-        """Pictures `(rows, channels, height, width)` in 0..1, and labels `(rows,)`; with a seed augmented.
-
-        Mixed pictures have the shares of their labels, `(rows, classes)`.
-        """
-        return self._load(rows) if seed is None else self._augmentation.batch(self._load, rows, seed)
-
-    def _load(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        return torch.from_numpy(self._shard.scaled(rows)), torch.from_numpy(self._shard.labels[rows])
 
 
 class ImageClassification:
