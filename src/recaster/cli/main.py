@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recaster.cli import export, models
+from recaster.cli import export, faces, models
 
 if TYPE_CHECKING:
     from recaster.core.settings import Settings
@@ -29,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models.app)
+app.add_typer(faces.app)
 app.command()(export.export)
 app.command()(export.publish)
 RecipePath = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
@@ -330,7 +331,7 @@ def predict(
     alias: Annotated[str, typer.Option(help="which version")] = "champion",
     as_json: Json = False,
 ) -> None:
-    """Label new records, or answer new conversations, with the model in production."""
+    """Label new records, answer conversations or compare faces with the model in production."""
     from recaster import pipeline
     from recaster.cli.show import show_prediction
 

@@ -3,7 +3,7 @@
 {"id": "a7", "label": "3", "image": [[0, 5, 13], [0, 1, 9]]}     a line of a JSON lines file
 id,label,p0,p1,p2 …                                              the header of a CSV file
 path,label,left_eye_x …                                          one that names picture files beside it
-faces/anna/0001.png                                              an image folder, or a zip of one: label/name
+faces/anna/0001.png                         a picture, an image folder, or a zip of one: label/name
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recaster.core.errors import DataError
-from recaster.data.picture_files import decode_files, list_folder
+from recaster.data.picture_files import SUFFIXES, decode_files, list_folder, one_file
 from recaster.data.picture_list import names_files, read_listed
 from recaster.data.picture_zip import list_zip
 from recaster.data.records import RawRecord
@@ -36,6 +36,8 @@ def read_images(path: Path, image: ImageShape, subset: Subset | None) -> Iterato
         DataError: a zip that cannot be used, a CSV file without its header.
     """
     files = list_folder(path) if path.is_dir() else list_zip(path) if path.suffix == ".zip" else None
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+        files = [one_file(path)]
     if files is not None:
         if subset:  # chosen by name, so that the others need not be decoded
             chosen = choose_rows([(file.id, file.label) for file in files], subset)

@@ -56,6 +56,11 @@ def list_folder(path: Path) -> list[PictureFile]:
     return [_describe(file, path) for file in files]
 
 
+def one_file(path: Path) -> PictureFile:
+    """The picture at `path`, without a label."""
+    return _describe(path, path.parent)
+
+
 def _describe(file: Path, root: Path) -> PictureFile:
     name = file.relative_to(root)
     label = name.parts[0] if len(name.parts) > 1 else None

@@ -33,16 +33,16 @@ _PIPELINES = {
 _USES = {
     "text": "Gives a short text one of these labels: {labels}.",
     "image": "Gives a picture one of these labels: {labels}.",
-    "faces": "Compares pictures of faces: vectors of one person are near, those of two are far. It knows no names.",
+    "faces": "Compares faces: vectors of one person are near, those of two are far. It knows no names.",
     "chat": "Answers the last turn of a conversation.",
     "corpus": "Foresees text like that of its data: a start for models of other tasks.",
 }
 _FACE_LIMITS = (
-    "Faces are biometric data. Enrol people who agreed to it, for the use they agreed to, and remove them when "
-    "they ask. Not for watching people who do not know of it, for searching crowds or the net, nor for guessing "
-    "origin, mood, health or character; and never as the only ground of a decision about a person. Error rates "
-    "differ between groups of people and cameras: measure them on your own before use, and choose the threshold "
-    "there."
+    "Faces are biometric data. Enrol people who agreed to it, for the use they agreed to, and remove them "
+    "when they ask. Not for watching people who do not know of it, for searching crowds or the net, nor for "
+    "guessing origin, mood, health or character; and never as the only ground of a decision about a person. "
+    "Error rates differ between groups of people and cameras: measure them on your own before use, and "
+    "choose the threshold there."
 )
 
 
