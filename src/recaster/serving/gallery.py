@@ -337,5 +337,5 @@ def _damaged(path: Path, what: str) -> DataError:
         "The gallery is damaged.",
         where=str(path),
         value=what,
-        repair="the next enrolment or removal sweeps up; else restore the folder, without people removed since",
+        repair="the next enrolment or removal sweeps up; else restore it, without people removed since",
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from recaster.core.errors import RecipeError
 
 _FACES_PER_LIST = 64
-_MOST_LISTS = 4096
+_MOST_LISTS = 1024
 _PROBED_SHARE = 1 / 64
 _TRAINED_ON = 50
 """Vectors a list from which its middle is found."""
