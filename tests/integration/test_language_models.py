@@ -176,6 +176,26 @@ def test_an_encoder_without_a_head_gets_one_and_needs_full_training(project: Pat
         build_customized(lora.workload, training_plan(lora, prepared))
 
 
+@pytest.mark.parametrize("method", ["lora", "bitfit"])
+def test_an_encoder_with_its_head_takes_other_methods(project: Path, encoder: Path, method: str) -> None:
+    overrides = (
+        *_MASKED,
+        f"model.base=path:{encoder}",
+        _LICENCE,
+        f"customize.method={method}",
+        "train.epochs=1",
+    )
+    cast = _open(project, *overrides, "train.max_steps=3")
+    artifact, evaluated = _run(cast, "export").path, _run(cast, "evaluate")
+    after, before = (load_file(folder / "model.safetensors") for folder in (artifact, encoder))
+    assert after.keys() == before.keys()
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert any(name.endswith("bias" if method == "bitfit" else "query.weight") for name in changed)
+    embeddings = "bert.embeddings.word_embeddings.weight"
+    assert embeddings in after and embeddings not in changed
+    assert evaluated.facts["untuned"].keys() == evaluated.facts["metrics"].keys()
+
+
 def test_a_model_with_other_tokens_is_not_compared(project: Path, encoder: Path) -> None:
     cast = _open(project, *_MASKED, "model.vocabulary=350")
     with pytest.raises(RecipeError, match="perplexities do not compare"):
