@@ -117,6 +117,7 @@ def prepare_inputs(cast: Cast, snapshot: StepResult, validation: StepResult) -> 
     return {
         "base": base.content if base and texts else None,
         "vocabulary": cast.recipe.model.vocabulary if texts and not base else None,
+        "architecture": cast.recipe.model.base if texts and not base else None,
         "snapshot": snapshot.content,
         "accepted": hash_file(validation.path / "accepted.npy"),
         "data": cast.recipe.data.model_dump(),
