@@ -1,4 +1,4 @@
-"""Object detection on public data: `recipes/object-detection/bccd-mobilenet.yaml` on BCCD's own test split."""
+"""Object detection on public data: `recipes/object-detection/bccd-mobilenet.yaml` on BCCD's test split."""
 
 from __future__ import annotations
 
