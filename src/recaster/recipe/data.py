@@ -83,12 +83,16 @@ class CorpusShape(Section):
     """A longer document is a broken record."""
     packed: bool = False
     """Fill rows up with one document after another, an end token between them. Saves time where documents
-    are short; a document's tokens then see those of the one before."""
+    are short; a document's tokens then see those of the one before, unless they are kept apart."""
+    apart: bool = False
+    """Of packed rows: a token sees its own document alone. Positions still count from the row's begin."""
     masked_fraction: float = Field(default=0.15, gt=0, lt=1)
     """How many of a row's tokens are hidden; at least one. Of the objective masked."""
 
     @model_validator(mode="after")
-    def _fraction_applies(self) -> CorpusShape:
+    def _options_apply(self) -> CorpusShape:
+        if self.apart and not self.packed:
+            raise ValueError("apart belongs to packed rows; remove it, or set packed: true")
         if self.objective == "causal" and "masked_fraction" in self.model_fields_set:
             raise ValueError("masked_fraction belongs to the objective masked; remove it")
         return self
