@@ -27,6 +27,8 @@ METRICS = {
     "predictive_entropy": "lower",
     "perplexity": "lower",
     "token_accuracy": "higher",
+    "ap50": "higher",
+    "mean_average_precision": "higher",
 }
 """Every metric that a gate can name, and which direction is better."""
 LEAST_CLASSES = {"top5_accuracy": 6}
