@@ -76,6 +76,8 @@ bench-engine-gpu: ## the same on a GPU, against plain loops; needs torch, numpy,
 
 bench-customization: $(VENV)/.installed ## methods on public data in RECASTER_TEST_DATA (some hours; resumes)
 	$(PY) -m benchmarks.customization
+bench-vision: $(VENV)/.installed ## vision workloads on public data in RECASTER_TEST_DATA (about half an hour)
+	$(PY) -m benchmarks.vision
 bench-preflight: $(VENV)/.installed ## predictions of `recaster check` against trainings (about 15 minutes)
 	$(PY) -m benchmarks.preflight
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.customization_runs import LOCAL, SST2, Figure, Measure, cast_run, run_cast
+from benchmarks.customization_runs import LOCAL, SST2, SST2_FULL, Figure, Measure, cast_run, run_cast
 from recaster import pipeline
 from recaster.core.progress import SilentReporter
 from recaster.data.token_shards import read_token_shard
@@ -29,21 +29,39 @@ _SENTENCES, _ROUNDS = 200, 3
 _WARM = 20
 Answers = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 """Tokens `(1, length)` → logits `(1, classes)`."""
+_PLAIN = ("train.loss.consistency=0", "train.batch_size=32", "distributed.threads_per_rank=1")
+_SHORT = ("train.epochs=2", "train.optimizer.learning_rate=0.00005", *_PLAIN)
+"""What is tuned already is not to be moved far."""
+
+
+def _prune(structure: str) -> str:
+    return f"customize.prune={{structure: {structure}, fraction: 0.5}}"
+
+
 _METHODS: dict[str, tuple[str, ...]] = {
     "distil": (
         "customize.method=distil",
         "customize.distil={teacher: 'path:TUNED', teacher_licence: research-only, layers: 3}",
-        "train.epochs=6",
+        "train.epochs=4",
+        *_PLAIN,
     ),
-    "prune-neurons": ("customize.method=prune", "customize.prune={structure: neurons, fraction: 0.5}"),
-    "prune-weights": ("customize.method=prune", "customize.prune={structure: weights, fraction: 0.5}"),
-    "quantize": ("customize.method=quantize", "train.epochs=2", "train.optimizer.learning_rate=0.00003"),
+    "prune-neurons": (
+        "customize.method=prune",
+        "customize.prune={structure: neurons, fraction: 0.5}",
+        *_SHORT,
+    ),
+    "prune-weights": (
+        "customize.method=prune",
+        "customize.prune={structure: weights, fraction: 0.5}",
+        *_SHORT,
+    ),
+    "quantize": ("customize.method=quantize", *_SHORT),
 }
 
 
 def _smaller_run(method: str, project: Path) -> dict[str, Any]:
     """A cast that begins with the tuned model; its weights and latency beside that model's."""
-    tuned, overrides = _artifact(project, LOCAL["sst2"]), _overrides(method, project)
+    tuned, overrides = _artifact(project, SST2_FULL), _overrides(method, project)
     row = cast_run(SST2, *overrides)(project)
     smaller = _artifact(project, overrides)
     return {
@@ -57,7 +75,7 @@ def _smaller_run(method: str, project: Path) -> dict[str, Any]:
 
 def _int8_run(method: str, project: Path) -> dict[str, Any]:
     """The export of a model to int8, on the whole test split as onnxruntime answers it, one by one."""
-    overrides = LOCAL["sst2"] if method == "full" else _overrides(method, project)
+    overrides = SST2_FULL if method == "full" else _overrides(method, project)
     cast = pipeline.open_cast(project / SST2, overrides)
     _, evaluated = run_cast(cast)
     artifact, sentences = _artifact(project, overrides), _read_sentences(project)
@@ -91,7 +109,7 @@ def _int8_run(method: str, project: Path) -> dict[str, Any]:
 
 def _overrides(method: str, project: Path) -> tuple[str, ...]:
     """With the SST-2 model in the place of its base."""
-    tuned = _artifact(project, LOCAL["sst2"])
+    tuned = _artifact(project, SST2_FULL)
     own = (text.replace("TUNED", str(tuned)) for text in _METHODS[method])
     return (*LOCAL["sst2"], f"model.base=path:{tuned}", "model.licence=research-only", *own)
 

@@ -233,6 +233,7 @@ def _to_line(record: PackedRecord, kind: str) -> dict[str, Any]:
     """A record as a line of a JSON lines file."""
     content: dict[str, Any] = {
         "image": lambda: {"image": record.pixels.tolist()},
+        "boxes": lambda: {"image": record.pixels.tolist()},
         "text": lambda: {"text": record.text},
         "corpus": lambda: {"text": record.text},
         "chat": lambda: {"messages": json.loads(record.text)},

@@ -34,7 +34,7 @@ _LICENCE = "model.licence=Apache-2.0"
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("texts") / "a project"
-    for name in ("language-modelling", "text-classification"):
+    for name in ("language-modelling", "text-classification", "chat"):
         (folder / "recipes" / name).mkdir(parents=True)
         shutil.copy(ROOT / "recipes" / name / "tiny.yaml", folder / "recipes" / name)
     shutil.copy(ROOT / "dvc.yaml", folder)
@@ -96,6 +96,45 @@ def test_an_encoder_is_the_base_of_a_classifier(project: Path, encoder: Path) ->
     assert trained.facts["steps"] == 3
 
 
+def test_a_chat_model_is_pre_trained_and_chats_again(project: Path) -> None:
+    """The chat template goes with the artifact, so that what comes out is a base for chat as before."""
+    few = ("train.max_steps=3", _LICENCE)
+    chat = _run(_open(project, few[0], workload="chat"), "export").path
+    trained = _run(_open(project, f"model.base=path:{chat}", *few), "export").path
+    again = _open(project, f"model.base=path:{trained}", *few, workload="chat")
+    start = build_customized(again.workload, training_plan(again, _run(again, "prepare"))).state_dict()
+    weights, before = (load_file(folder / "model.safetensors") for folder in (trained, chat))
+    assert all(torch.equal(start[f"network.{name}"], value) for name, value in weights.items())
+    assert not all(torch.equal(before[name], value) for name, value in weights.items())
+    assert _run(again, "train").facts["steps"] == 3
+
+
+@pytest.mark.parametrize("objective", ["masked", "causal"])
+def test_a_cast_keeps_packed_documents_apart(project: Path, request: Any, objective: str) -> None:
+    """Both in training and when measured; and it is refused where it cannot be."""
+    artifact = request.getfixturevalue("encoder" if objective == "masked" else "decoder")
+    packed = (
+        f"model.base=path:{artifact}",
+        _LICENCE,
+        f"data.corpus.objective={objective}",
+        "train.max_steps=3",
+    )
+    apart = _open(project, *packed, "data.corpus.packed=true", "data.corpus.apart=true")
+    together = _open(project, *packed, "data.corpus.packed=true")
+    found = {}
+    for name, cast in (("apart", apart), ("together", together)):
+        nats, learned = cast.workload.predict(artifact, _run(cast, "prepare").path, "test")
+        found[name] = nats[:, 0].sum() / learned.sum()
+    assert abs(found["apart"] - found["together"]) > 1e-3
+    assert _run(apart, "train").facts["steps"] == 3
+    if objective == "causal":
+        prompt = _open(
+            project, *packed, "data.corpus.packed=true", "data.corpus.apart=true", "customize.method=prompt"
+        )
+        with pytest.raises(RecipeError, match="are of no document"):
+            build_customized(prompt.workload, training_plan(prompt, _run(prompt, "prepare")))
+
+
 def test_pre_training_goes_on_from_a_base(project: Path, decoder: Path) -> None:
     """LoRA beside a causal base: measured before and after on the same rows, and merged on export."""
     overrides = (
@@ -135,6 +174,26 @@ def test_an_encoder_without_a_head_gets_one_and_needs_full_training(project: Pat
     lora = _open(project, *overrides, "customize.method=lora")
     with pytest.raises(RecipeError, match="no head for masked language modelling"):
         build_customized(lora.workload, training_plan(lora, prepared))
+
+
+@pytest.mark.parametrize("method", ["lora", "bitfit"])
+def test_an_encoder_with_its_head_takes_other_methods(project: Path, encoder: Path, method: str) -> None:
+    overrides = (
+        *_MASKED,
+        f"model.base=path:{encoder}",
+        _LICENCE,
+        f"customize.method={method}",
+        "train.epochs=1",
+    )
+    cast = _open(project, *overrides, "train.max_steps=3")
+    artifact, evaluated = _run(cast, "export").path, _run(cast, "evaluate")
+    after, before = (load_file(folder / "model.safetensors") for folder in (artifact, encoder))
+    assert after.keys() == before.keys()
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert any(name.endswith("bias" if method == "bitfit" else "query.weight") for name in changed)
+    embeddings = "bert.embeddings.word_embeddings.weight"
+    assert embeddings in after and embeddings not in changed
+    assert evaluated.facts["untuned"].keys() == evaluated.facts["metrics"].keys()
 
 
 def test_a_model_with_other_tokens_is_not_compared(project: Path, encoder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,13 +13,19 @@ import pytest
 import torch
 
 from recaster.core.errors import DataError, RecipeError
-from recaster.data.document_shards import open_document_tokenizer, write_document_shard
+from recaster.data.document_shards import (
+    open_document_tokenizer,
+    sum_by_document,
+    write_document_shard,
+)
 from recaster.data.document_sources import read_documents
 from recaster.data.marked_rows import GapRows, count_gaps
 from recaster.data.token_shards import make_token_shard, read_token_shard
 from recaster.data.tokenizers import train_byte_pairs
-from recaster.models.causal_models import place_marks
+from recaster.models.causal_models import CausalModel, build_causal_model, place_marks
 from recaster.models.losses import NO_TARGET
+from recaster.models.masked_models import MaskedModel, build_masked_model
+from recaster.models.packed_rows import check_apart
 from recaster.recipe.data import CorpusShape
 from recaster.workloads.language_modelling import _check_architecture
 
@@ -158,6 +165,8 @@ def test_what_does_not_go_together_is_said(tmp_path: Path) -> None:
         _check_architecture("scratch:small-decoder", "masked")
     with pytest.raises(ValueError, match="masked_fraction belongs"):
         _shape(masked_fraction=0.2)
+    with pytest.raises(ValueError, match="apart belongs"):
+        _shape(apart=True)
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
 
@@ -166,3 +175,69 @@ def test_what_does_not_go_together_is_said(tmp_path: Path) -> None:
         open_document_tokenizer(tmp_path, masked=True)
     with pytest.raises(RecipeError, match="names no eos_token"):
         open_document_tokenizer(tmp_path, masked=False)
+
+
+def _build(objective: str) -> CausalModel | MaskedModel:
+    scratch = {
+        "vocabulary": 50,
+        "tokens": 32,
+        "width": 32,
+        "depth": 2,
+        "dropout": 0.1,
+        "padding": 0,
+        "end": 3,
+    }
+    torch.manual_seed(3)
+    model: CausalModel | MaskedModel
+    if objective == "causal":
+        model = build_causal_model(base=None, scratch=scratch)
+    else:
+        model = build_masked_model(base=None, scratch=scratch)
+    return model.eval()
+
+
+_ROWS = torch.tensor([[2, 10, 11, 12, 3, 20, 21, 3, 30, 3], [2, 13, 14, 15, 3, 20, 21, 3, 30, 3]])
+
+
+@pytest.mark.parametrize("objective", ["causal", "masked"])
+@torch.no_grad()
+def test_documents_of_a_row_are_kept_apart(objective: str) -> None:
+    model = _build(objective)
+    check = partial(check_apart, model, model.network, end=3)
+    with pytest.raises(RecipeError, match="does not keep the documents of a row apart"):
+        check()
+    seen = model(_ROWS)
+    assert not torch.allclose(seen[0, 5:], seen[1, 5:], atol=1e-4)
+    model.end = 3
+    check()
+    apart = model(_ROWS)
+    torch.testing.assert_close(apart[0, 5:], apart[1, 5:])
+    assert not torch.allclose(apart[0, 1:4], apart[1, 1:4], atol=1e-4)
+    # What fills a row up changes nothing.
+    padded = torch.nn.functional.pad(_ROWS, (0, 4), value=0)
+    torch.testing.assert_close(model(padded)[:, :10], apart)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.isfinite(model(padded)).all()
+
+
+@torch.no_grad()
+def test_a_causal_document_is_foreseen_as_if_alone() -> None:
+    """Rotary positions count distances alone, so a row's place makes no difference."""
+    model = _build("causal")
+    alone = model(torch.tensor([[3, 20, 21]]))
+    model.end = 3
+    torch.testing.assert_close(model(_ROWS)[:, 4:7], alone.expand(2, -1, -1))
+
+
+def test_rows_of_a_document_are_summed(tokenizer_folder: Path, tmp_path: Path) -> None:
+    tokenizer = open_document_tokenizer(tokenizer_folder, masked=False)
+    records: Any = [SimpleNamespace(id=f"d{number}", text=text) for number, text in enumerate(_TEXTS)]
+    write_document_shard(tmp_path, "test", records, tokenizer=tokenizer, shape=_shape(max_tokens=12))
+    shard = read_token_shard(tmp_path, "test")
+    assert len(shard.ids) > len(_TEXTS)
+    found = np.stack([np.ones(len(shard.ids)), shard.labels.astype(float)], axis=1)
+    sums, counts = sum_by_document(tmp_path, "test", found, shard.labels)
+    ids = [row_id.split("#")[0] for row_id in shard.ids]
+    order = list(dict.fromkeys(ids))
+    assert sums[:, 0].tolist() == [ids.count(document) for document in order]
+    assert sums[:, 1].tolist() == counts.tolist() and counts.sum() == shard.labels.sum()

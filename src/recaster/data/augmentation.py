@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from recaster.core.errors import RecipeError
 from recaster.core.seeds import derive_seed
 from recaster.data.picture_changes import COLOURS, crop, erase, paste, turn
 from recaster.data.rand_augment import rand_augment
@@ -29,6 +30,13 @@ class Augmentation:
     """The recipe's `train.augmentation` over one split."""
 
     def __init__(self, section: Mapping[str, Any], *, rows: int, classes: int) -> None:
+        if odd := [name for name in ("mosaic_probability", "vertical_flip") if section[name]]:
+            raise RecipeError(
+                "This change is of pictures with boxes.",
+                where="train.augmentation",
+                value=", ".join(odd),
+                repair="remove it",
+            )
         self._section, self._rows, self._classes = section, rows, classes
         self._drawn: tuple[int, dict[str, NDArray[Any]]] = (-1, {})
 

@@ -127,7 +127,9 @@ def check_contract(
     accepted = facts[~facts["row"].isin(reasons)]
     _write_quarantine(quarantined, reasons, folder)
     np.save(folder / ACCEPTED, accepted["row"].to_numpy(np.int64))
-    counts = accepted["label"].value_counts().reindex(data.labels, fill_value=0)
+    # Records with several labels have them in a column of their own.
+    found = accepted["labels"].explode() if "labels" in accepted else accepted["label"]
+    counts = found.value_counts().reindex(data.labels, fill_value=0)
     summary = {
         "rows": len(facts),
         "accepted": len(accepted),

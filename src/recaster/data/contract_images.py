@@ -8,7 +8,7 @@ import numpy as np
 
 from recaster.data.contract import RowRule, common_rules
 from recaster.data.packed import unpack_pixels
-from recaster.recipe.data import DataSection
+from recaster.recipe.data import DataSection, ImageShape
 
 FACTS = ("height", "width", "channels", "non_finite", "minimum", "maximum")
 
@@ -27,10 +27,14 @@ def describe_image(record: dict[str, Any]) -> dict[str, Any]:
 
 def image_rules(data: DataSection) -> list[RowRule]:
     """Readable, labelled, unique, of the recipe's shape and range."""
+    assert data.image is not None  # noqa: S101 - the workload's kind
+    return common_rules(data) + shape_rules(data.image)
+
+
+def shape_rules(image: ImageShape) -> list[RowRule]:
+    """Of the recipe's shape and range."""
     import great_expectations.expectations as gxe
 
-    image = data.image
-    assert image is not None  # noqa: S101 - the workload's kind
     within = gxe.ExpectColumnValuesToBeBetween
     rules = [
         RowRule.of(
@@ -43,4 +47,4 @@ def image_rules(data: DataSection) -> list[RowRule]:
         wanted = getattr(image, side)
         rule = gxe.ExpectColumnValuesToBeInSet(column=side, value_set=[wanted])
         rules.append(RowRule.of(rule, f"has another {side} than {wanted}"))
-    return common_rules(data) + rules
+    return rules

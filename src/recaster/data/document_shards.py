@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from recaster.recipe.data import CorpusShape
 
 SPLITS = "splits.json"
+_Row = tuple[str, int, list[int]]
+"""Id, number of its document (of packed rows its own), tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,58 +85,61 @@ def write_document_shard(
     Returns:
         Counts for people and later steps.
     """
-    rows: list[tuple[str, list[int]]] = []
+    rows: list[_Row] = []
     documents = ((record.id, tokenizer.inner.encode_plain(record.text)) for record in records)
     pieces = _pack(documents, tokenizer, shape) if shape.packed else _cut(documents, tokenizer, shape)
     learned = []
     nothing = 0
-    for row_id, tokens in pieces:
-        count = (
-            count_gaps(tokens, tokenizer.special, shape.masked_fraction)
-            if shape.objective == "masked"
-            else len(tokens) - 1
-        )
+    for row_id, document, tokens in pieces:
+        count = _count_learned(tokens, tokenizer, shape)
         if count < 1:
             nothing += 1
             continue
         marked = tokens if shape.objective == "masked" else [*(~one for one in tokens[:-1]), tokens[-1]]
-        rows.append((row_id, marked))
+        rows.append((row_id, document, marked))
         learned.append(count)
     order = np.arange(len(rows))
     if name != "train":
-        order = np.argsort([len(tokens) for _, tokens in rows], kind="stable")
+        order = np.argsort([len(tokens) for _, _, tokens in rows], kind="stable")
     write_token_shard(
         folder,
         name,
-        rows=[rows[row][1] for row in order.tolist()],
+        rows=[rows[row][2] for row in order.tolist()],
         labels=np.array(learned, dtype=np.int64)[order],
         ids=[rows[row][0] for row in order.tolist()],
     )
+    np.save(folder / _documents(name), np.array([row[1] for row in rows], dtype=np.int64)[order])
     return {
         "documents": len(records),
         "rows": len(rows),
-        "tokens": sum(len(tokens) for _, tokens in rows),
+        "tokens": sum(len(tokens) for _, _, tokens in rows),
         "learned_tokens": int(sum(learned)),
         "bytes": sum(len(record.text.encode()) for record in records),
         "nothing_learned": nothing,
     }
 
 
+def _count_learned(tokens: list[int], tokenizer: DocumentTokenizer, shape: CorpusShape) -> int:
+    if shape.objective == "masked":
+        return count_gaps(tokens, tokenizer.special, shape.masked_fraction)
+    return len(tokens) - 1
+
+
 def _cut(
     documents: Iterator[tuple[str, list[int]]], tokenizer: DocumentTokenizer, shape: CorpusShape
-) -> Iterator[tuple[str, list[int]]]:
+) -> Iterator[_Row]:
     """Each document on rows of its own."""
     room = _room(tokenizer, shape)
-    for document, tokens in documents:
+    for place, (document, tokens) in enumerate(documents):
         whole = tokens if shape.objective == "masked" else [*tokens, tokenizer.end]
         for number, start in enumerate(range(0, len(whole), room)):
             row = [*tokenizer.before, *whole[start : start + room], *tokenizer.after]
-            yield (document if number == 0 else f"{document}#{number + 1}"), row
+            yield (document if number == 0 else f"{document}#{number + 1}"), place, row
 
 
 def _pack(
     documents: Iterator[tuple[str, list[int]]], tokenizer: DocumentTokenizer, shape: CorpusShape
-) -> Iterator[tuple[str, list[int]]]:
+) -> Iterator[_Row]:
     """Documents one after another, on full rows; a row is named after the document that it begins in."""
     room = _room(tokenizer, shape)
     held: list[int] = []
@@ -143,10 +148,10 @@ def _pack(
         begun = begun if held else document
         held += [*tokens, tokenizer.end]
         while len(held) >= room:
-            yield f"{begun}@{count}", [*tokenizer.before, *held[:room], *tokenizer.after]
+            yield f"{begun}@{count}", count, [*tokenizer.before, *held[:room], *tokenizer.after]
             held, begun, count = held[room:], document, count + 1
     if held:
-        yield f"{begun}@{count}", [*tokenizer.before, *held, *tokenizer.after]
+        yield f"{begun}@{count}", count, [*tokenizer.before, *held, *tokenizer.after]
 
 
 def _room(tokenizer: DocumentTokenizer, shape: CorpusShape) -> int:
@@ -162,6 +167,7 @@ def write_about(
         "padding": tokenizer.inner.padding,
         "vocabulary": tokenizer.inner.size,
         "end": tokenizer.end,
+        "apart": shape.apart,
         "mask": tokenizer.mask,
         "special": tokenizer.special,
         "tokenizer": hash_file(file / "tokenizer.json"),
@@ -181,6 +187,27 @@ def open_document_rows(prepared: Path, split: str) -> SuccessorRows | GapRows:
         special=about["special"],
         vocabulary=about["vocabulary"],
     )
+
+
+def sum_by_document(
+    prepared: Path, split: str, found: NDArray[np.float64], learned: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """What was `found` of each row `(rows, 2)`, and how many tokens it learned `(rows,)`, for each document.
+
+    Rows of one document are no samples of their own: an interval from them would be too narrow. Documents
+    stand where their first row did.
+    """
+    numbers = np.load(prepared / _documents(split))
+    _, first, place = np.unique(numbers, return_index=True, return_inverse=True)
+    place = first.argsort().argsort()[place]
+    sums, counts = np.zeros((len(first), found.shape[1])), np.zeros(len(first), dtype=np.int64)
+    np.add.at(sums, place, found)
+    np.add.at(counts, place, learned)
+    return sums, counts
+
+
+def _documents(split: str) -> str:
+    return f"{split}.documents.npy"
 
 
 def check_tokens(prepared: Path, model: Path) -> None:

@@ -33,6 +33,8 @@ _MOST_PIXELS = 1 << 26
 """Of one picture before it is resized: 64 million decode to 192 MiB."""
 _WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _AHEAD = 64
+UNREADABLE = (OSError, ValueError, SyntaxError, TypeError, IndexError, KeyError, EOFError, struct.error)
+"""What Pillow's readers raise for bytes that are not what they seem."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,17 +90,7 @@ def _read(file: PictureFile, image: ImageShape) -> RawRecord:
             else:
                 whole = decode(opened, image.model_copy(update={"resize": "refuse"}))
                 pixels = align(whole, file.landmarks, image)
-    # What Pillow's readers raise for bytes that are not what they seem.
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        TypeError,
-        IndexError,
-        KeyError,
-        EOFError,
-        struct.error,
-    ) as error:
+    except UNREADABLE as error:
         problem = f"not a readable picture: {error or type(error).__name__}"
     return RawRecord(
         id=file.id,
@@ -112,6 +104,15 @@ def _read(file: PictureFile, image: ImageShape) -> RawRecord:
 
 def decode(file: BinaryIO, image: ImageShape) -> Pixels:
     """The pixels of a picture file, in its own range, and in the recipe's size if that says so.
+
+    Raises:
+        ValueError, OSError: why it cannot be used.
+    """
+    return decode_sized(file, image)[0]
+
+
+def decode_sized(file: BinaryIO, image: ImageShape) -> tuple[Pixels, tuple[int, int]]:
+    """As `decode`, and the picture's height and width before it was resized, as it is shown.
 
     Raises:
         ValueError, OSError: why it cannot be used.
@@ -133,13 +134,14 @@ def decode(file: BinaryIO, image: ImageShape) -> Pixels:
             raise ValueError(f"an animation of {opened.n_frames} frames; keep one of them")  # type: ignore[attr-defined]
         opened.load()
         picture = ImageOps.exif_transpose(opened)
+        shown = (picture.height, picture.width)
         if picture.mode in _WIDE_MODES:
-            return _wide_pixels(picture, image)
+            return _wide_pixels(picture, image), shown
         picture = picture.convert(_mode(picture, image))
         if image.resize != "refuse":
             picture = _fit(picture, image)
         pixels = np.asarray(picture)
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+    return (pixels[:, :, None] if pixels.ndim == 2 else pixels), shown
 
 
 def _mode(picture: Image.Image, image: ImageShape) -> str:

@@ -15,6 +15,7 @@ from recaster.core.errors import DataError
 from recaster.core.hashing import hash_directory, hash_file, hash_value
 from recaster.core.settings import Settings
 from recaster.data import (
+    box_sources,
     chat_sources,
     document_sources,
     image_sources,
@@ -22,6 +23,7 @@ from recaster.data import (
     remote,
     synthetic,
     synthetic_faces,
+    synthetic_shapes,
     text_sources,
 )
 from recaster.data.records import RawRecord
@@ -31,6 +33,7 @@ from recaster.recipe.data import DataSection, Subset
 _BUILTIN: dict[str, tuple[str, Callable[[], Path], Callable[[], Iterator[RawRecord]]]] = {
     "builtin:digits": ("image", image_sources.digits_file, image_sources.read_digits),
     "builtin:synthetic-faces": ("image", synthetic_faces.source_file, synthetic_faces.make_faces),
+    "builtin:synthetic-shapes": ("boxes", synthetic_shapes.source_file, synthetic_shapes.make_shapes),
     "builtin:synthetic-requests": ("text", synthetic.source_file, synthetic.make_requests),
     "builtin:synthetic-chats": ("chat", synthetic.source_file, synthetic.make_chats),
     "builtin:synthetic-notes": ("corpus", synthetic.source_file, synthetic.make_notes),
@@ -39,6 +42,7 @@ _BUILTIN: dict[str, tuple[str, Callable[[], Path], Callable[[], Iterator[RawReco
 Reader = Callable[[Path], Iterator[RawRecord] | None]
 _FORMS = {
     "image": "an image folder (label/name.png), a .zip of one, a .jsonl or a .csv file (of pixels or paths)",
+    "boxes": "a COCO .json, a VOC folder or its ImageSets/Main/NAME.txt, a YOLO folder, or a .jsonl file",
     "text": "a .jsonl, .csv, .tsv or .txt file (LABEL text)",
     "chat": "a .jsonl or .jsonl.gz file of messages or turns",
     "corpus": "a .txt, .jsonl, .csv or .tsv file, one of these as .gz, or a folder of them",
@@ -80,6 +84,8 @@ def _hash(source: str, data: DataSection, settings: Settings) -> str:
     path = _locate(source, data, settings)
     if data.image and path.suffix == ".csv" and picture_list.names_files(path):
         return picture_list.hash_listed(path)
+    if data.boxes and (folder := box_sources.beside(path)):
+        return hash_value([hash_file(path), hash_directory(folder)])
     return hash_directory(path) if path.is_dir() else hash_file(path)
 
 
@@ -109,8 +115,10 @@ def _read(source: str, data: DataSection, settings: Settings, subset: Subset | N
 def _read_path(path: Path, data: DataSection, subset: Subset | None) -> Iterator[RawRecord] | None:
     if data.image:
         return image_sources.read_images(path, data.image, subset)
-    if data.corpus:
-        read: Reader = partial(document_sources.read_documents, shape=data.corpus)
+    if data.boxes:
+        read: Reader = partial(box_sources.read_boxes, shape=data.boxes, labels=data.labels)
+    elif data.corpus:
+        read = partial(document_sources.read_documents, shape=data.corpus)
     else:
         read = text_sources.read_texts if data.text else chat_sources.read_chats
     if (found := read(path)) is None:

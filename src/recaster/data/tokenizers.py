@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +132,28 @@ def train_byte_pairs(texts: Sequence[str], *, vocabulary: int, folder: Path, kee
     )
     keys = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
     _save(inner, folder, dict(zip(keys, _SPECIAL, strict=True)))
+
+
+def train_words(texts: Sequence[str], *, vocabulary: int, folder: Path) -> None:
+    """Make a tokenizer of lower-case words and marks out of `texts`; write it as a model's folder has it.
+
+    Args:
+        vocabulary: the most tokens it may have, five special ones among them; what is rarer is unknown.
+    """
+    from tokenizers import Tokenizer as Inner
+    from tokenizers import models, normalizers, pre_tokenizers
+
+    splitter = pre_tokenizers.Whitespace()
+    normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    # The library's own trainer numbers words that are equally frequent in another order each time.
+    ranked = sorted(counts, key=lambda word: (-counts[word], word))[: vocabulary - len(_SPECIAL)]
+    numbers = {word: number for number, word in enumerate((*_SPECIAL, *ranked))}
+    inner = Inner(models.WordLevel(numbers, unk_token="[UNK]"))  # noqa: S106 - no password
+    inner.normalizer, inner.pre_tokenizer = normalizer, splitter
+    _save(inner, folder, {"pad_token": "[PAD]", "unk_token": "[UNK]"})
 
 
 def train_chat_byte_pairs(texts: Sequence[str], *, vocabulary: int, folder: Path) -> None:

@@ -34,6 +34,7 @@ _USES = {
     "text": "Gives a short text one of these labels: {labels}.",
     "image": "Gives a picture one of these labels: {labels}.",
     "faces": "Compares faces: vectors of one person are near, those of two are far. It knows no names.",
+    "boxes": "Finds things with these labels in a picture, each with its box: {labels}.",
     "chat": "Answers the last turn of a conversation.",
     "corpus": "Foresees text like that of its data: a start for models of other tasks.",
 }
@@ -44,6 +45,10 @@ _FACE_LIMITS = (
     "Error rates differ between groups of people and cameras: measure them on your own before use, and "
     "choose the threshold there."
 )
+
+
+_ASKING = {"boxes": "boxes = model.eval().detect(pictures, overlap=0.6, least_score=0.3, most=100)"}
+"""How a model of its own code is asked, where a plain call gives what only training wants."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +210,8 @@ def _loading(artifact: Path, recipe: Recipe) -> list[str]:
             'told = json.load(open("config.json"))',
             'model = modeling.build_model(**told["arguments"])',
             'model.load_state_dict(safetensors.torch.load_file("model.safetensors"))',
-            "logits = model.eval()(pictures)  # (rows, channels, height, width), as preprocessing.json says",
+            _ASKING.get(recipe.data.kind, "logits = model.eval()(pictures)")
+            + "  # (rows, channels, height, width), as preprocessing.json says",
         ]
     elif (artifact / "adapter_config.json").exists():
         code = [

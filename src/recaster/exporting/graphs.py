@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from recaster.core.errors import RecipeError
@@ -20,8 +19,8 @@ from recaster.core.files import read_json
 from recaster.data.shards import read_shard
 from recaster.data.token_shards import read_token_shard
 from recaster.exporting.onnx import Graph, Inputs
-from recaster.models import vector_classifier
 from recaster.models.picture_models import load_picture_model
+from recaster.models.word_vectors import load_text_network
 
 _BATCH_ROWS, _MOST_ROWS = 32, 1024
 _SHAPES = ((2, 9), (1, 3), (5, 24), (3, 17))
@@ -57,7 +56,7 @@ def read_graph(artifact: Path, prepared: Path | None) -> Graph:
 def _read_text(artifact: Path, about: dict[str, Any], config: dict[str, Any], prepared: Path | None) -> Graph:
     names: tuple[str, ...] = (_TOKENS,)
     if "architecture" in config:
-        network: nn.Module = _OfTokens(_load_vectors(artifact, config))
+        network: nn.Module = _OfTokens(load_text_network(artifact))
         vocabulary, padding = config["arguments"]["vocabulary"], config["arguments"]["padding"]
     else:
         network, names = _Network(_load_transformers(artifact)), (_TOKENS, _MASK)
@@ -70,13 +69,6 @@ def _read_text(artifact: Path, about: dict[str, Any], config: dict[str, Any], pr
         static=False,
         real=prepared is not None,
     )
-
-
-def _load_vectors(artifact: Path, config: dict[str, Any]) -> nn.Module:
-    """Word vectors; the copy of their source in the folder is not run."""
-    network = vector_classifier.build_model(**config["arguments"])
-    network.load_state_dict(load_file(artifact / "model.safetensors"))
-    return network
 
 
 def _load_transformers(artifact: Path) -> nn.Module:

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from recaster.core.errors import RecipeError
+from recaster.models.loading import LoadReport
 from recaster.models.open_models import OpenModel, load_network
+from recaster.models.packed_rows import document_mask
 
 ADAPTER = "adapter_config.json"
 """In a model's folder: it holds an adapter, and its base is in the folder `base` within."""
@@ -23,7 +25,18 @@ BASE = "base"
 
 
 class CausalModel(OpenModel):
-    """What follows each token."""
+    """What follows each token.
+
+    Args:
+        end: the token between a row's documents, which then do not see each other; None: each token sees all
+            that is before it.
+    """
+
+    def __init__(
+        self, network: nn.Module, report: LoadReport | None = None, *, end: int | None = None
+    ) -> None:
+        super().__init__(network, report)
+        self.end = end
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits of what follows the marked ones of `tokens` `(rows, tokens)`, filled up at the end.
@@ -36,8 +49,9 @@ class CausalModel(OpenModel):
         """
         plain, chosen = place_marks(tokens)
         network: Any = self.network
+        mask = None if self.end is None else document_mask(plain, end=self.end, causal=True)
         with choosing(network.get_output_embeddings(), chosen, tokens.shape[1]):
-            logits: Tensor = network(input_ids=plain, use_cache=False).logits
+            logits: Tensor = network(input_ids=plain, attention_mask=mask, use_cache=False).logits
         return logits
 
 

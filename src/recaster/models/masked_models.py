@@ -16,14 +16,24 @@ from torch import Tensor, nn
 from recaster.models.causal_models import check_vocabulary, choosing, place_marks
 from recaster.models.loading import LoadReport
 from recaster.models.open_models import OpenModel, load_network
+from recaster.models.packed_rows import document_mask
 
 
 class MaskedModel(OpenModel):
     """What stood at each marked place."""
 
-    def __init__(self, network: nn.Module, *, padding: int, report: LoadReport | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        padding: int,
+        report: LoadReport | None = None,
+        end: int | None = None,
+    ) -> None:
         super().__init__(network, report)
         self.padding = padding
+        self.end = end
+        """Between a row's documents, which do not see each other; None: everything sees everything."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits at the marked ones of `tokens` `(rows, tokens)`, filled up with the padding token.
@@ -34,8 +44,11 @@ class MaskedModel(OpenModel):
         """
         plain, chosen = place_marks(tokens)
         network: Any = self.network
+        mask = (plain != self.padding).long()
+        if self.end is not None:
+            mask = document_mask(plain, end=self.end, causal=False, padding=self.padding)
         with choosing(network.get_output_embeddings(), chosen, tokens.shape[1]):
-            logits: Tensor = network(input_ids=plain, attention_mask=(plain != self.padding).long()).logits
+            logits: Tensor = network(input_ids=plain, attention_mask=mask).logits
         return logits
 
 

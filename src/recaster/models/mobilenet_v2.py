@@ -12,53 +12,16 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from recaster.models.picture_input import BatchNorm, Preprocess, check_pictures, start_convolutions
-
-_BLOCKS = (
-    # expansion, channels, blocks, stride of the first: table 2 of the paper
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
+from recaster.models.mobilenet_v2_layers import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    MOBILENET_BLOCKS,
+    ConvBnRelu,
+    build_mobilenet_layers,
 )
-_FIRST, _LAST = 32, 1280
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from recaster.models.picture_input import Preprocess, check_pictures, start_convolutions
 
-
-class ConvBnRelu(nn.Sequential):
-    """Convolution, batch normalisation, ReLU6."""
-
-    def __init__(self, inputs: int, outputs: int, *, kernel: int, stride: int = 1, groups: int = 1) -> None:
-        padding = (kernel - 1) // 2
-        super().__init__(
-            nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False),
-            BatchNorm(outputs),
-            nn.ReLU6(inplace=True),
-        )
-
-
-class InvertedResidual(nn.Module):
-    """Widen by 1x1, filter by depth, project by 1x1; added to its input where shapes allow."""
-
-    def __init__(self, inputs: int, outputs: int, *, stride: int, expansion: int) -> None:
-        super().__init__()
-        self.residual = stride == 1 and inputs == outputs
-        hidden = inputs * expansion
-        widen = [ConvBnRelu(inputs, hidden, kernel=1)] if expansion > 1 else []
-        self.conv = nn.Sequential(
-            *widen,
-            ConvBnRelu(hidden, hidden, kernel=3, stride=stride, groups=hidden),
-            nn.Conv2d(hidden, outputs, 1, bias=False),
-            BatchNorm(outputs),
-        )
-
-    def forward(self, images: Tensor) -> Tensor:
-        """`(batch, outputs, height / stride, width / stride)`."""
-        filtered: Tensor = self.conv(images)
-        return images + filtered if self.residual else filtered
+_LAST = 1280
 
 
 class MobileNetV2(nn.Module):
@@ -67,14 +30,8 @@ class MobileNetV2(nn.Module):
     def __init__(self, *, classes: int, dropout: float, preprocess: Preprocess) -> None:
         super().__init__()
         self.preprocess = preprocess
-        layers: list[nn.Module] = [ConvBnRelu(3, _FIRST, kernel=3, stride=2)]
-        inputs = _FIRST
-        for expansion, outputs, blocks, stride in _BLOCKS:
-            for number in range(blocks):
-                step = stride if number == 0 else 1
-                layers.append(InvertedResidual(inputs, outputs, stride=step, expansion=expansion))
-                inputs = outputs
-        layers.append(ConvBnRelu(inputs, _LAST, kernel=1))
+        layers = build_mobilenet_layers()
+        layers.append(ConvBnRelu(MOBILENET_BLOCKS[-1][1], _LAST, kernel=1))
         self.features = nn.Sequential(*layers)
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(_LAST, classes))
@@ -124,8 +81,8 @@ def build_model(
     classes: int,
     dropout: float,
     size: int | None = None,
-    mean: Sequence[float] = _IMAGENET_MEAN,
-    std: Sequence[float] = _IMAGENET_STD,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
 ) -> nn.Module:
     """The network, with fresh weights from torch's present random state.
 

@@ -1,15 +1,21 @@
-"""Static word vectors as a base model: a folder with one table and its tokenizer."""
+"""Text classifiers of this package: from a base with static word vectors, and out of an artifact's folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from recaster.core.files import read_json
-from recaster.models import vector_classifier
+from recaster.models import text_networks, vector_classifier
 from recaster.models.loading import LoadReport, load_state, read_state
+
+_MODULES: dict[str, ModuleType] = {
+    "vector_classifier": vector_classifier,
+    "text_networks": text_networks,
+}
 
 
 class FromVectors(vector_classifier.VectorClassifier):
@@ -34,3 +40,12 @@ def build_from_vectors(base: Path, **arguments: Any) -> nn.Module:
     state = {name: value.float() for name, value in read_state(base).items()}
     model.report = load_state(model, state, rename=lambda name: "vectors.weight" if name == table else None)
     return model
+
+
+def load_text_network(artifact: Path) -> nn.Module:
+    """The model of an exported folder; the copy of its source there is not run."""
+    config = read_json(artifact / "config.json")
+    module = _MODULES[config["architecture"]]
+    model: nn.Module = module.build_model(**config["arguments"])
+    model.load_state_dict(read_state(artifact))
+    return model.eval()

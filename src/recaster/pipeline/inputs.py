@@ -119,10 +119,11 @@ def validate_inputs(cast: Cast, snapshot: StepResult) -> dict[str, Any]:
 
 def prepare_inputs(cast: Cast, snapshot: StepResult, validation: StepResult) -> dict[str, Any]:
     """The packed set, which of its rows are good, how they are divided, and whose tokens texts become."""
-    base, texts = find_base(cast), cast.recipe.data.kind != "image"
+    base, texts = find_base(cast), cast.recipe.data.kind not in ("image", "boxes")
     return {
         "base": base.content if base and texts else None,
         "vocabulary": cast.recipe.model.vocabulary if texts and not base else None,
+        "architecture": cast.recipe.model.base if texts and not base else None,
         "snapshot": snapshot.content,
         "accepted": hash_file(validation.path / "accepted.npy"),
         "data": cast.recipe.data.model_dump(),

@@ -109,7 +109,8 @@ def open_voice(settings: Settings, name: str, *, alias: str = "champion") -> Cha
 
 
 def _to_input(records: list[RawRecord], section: DataSection) -> Any:
-    if section.image is None:
+    image = section.image or section.boxes
+    if image is None:
         import pandas as pd
 
         if section.chat:
@@ -117,7 +118,6 @@ def _to_input(records: list[RawRecord], section: DataSection) -> Any:
         return pd.DataFrame({"text": [record.text for record in records]})
     import numpy as np
 
-    image = section.image
     shape = (image.height, image.width, image.channels)
     pixels = [record.pixels for record in records if record.pixels is not None]
     if odd := [record for record in records if record.pixels is not None and record.pixels.shape != shape]:

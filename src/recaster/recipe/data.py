@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from recaster.recipe.section import Fraction, Section, Seed
 
-KINDS = ("image", "text", "chat", "corpus")
+KINDS = ("image", "boxes", "text", "chat", "corpus")
 """What a record can be; the section of `data` of that name describes it."""
 
 
@@ -34,6 +34,18 @@ class ImageShape(Section):
         if self.minimum >= self.maximum:
             raise ValueError(f"minimum ({self.minimum}) must be below maximum ({self.maximum})")
         return self
+
+
+class BoxShape(ImageShape):
+    """What every picture with boxes must look like; boxes follow their picture when that is resized."""
+
+    resize: Literal["refuse", "stretch", "pad"] = "refuse"
+    """What is done with picture files of another size: refuse makes them broken records; stretch changes
+    their proportions; pad adds black borders."""
+    min_side: float = Field(default=2.0, gt=0)
+    """Pixels, in the resized picture: a narrower box makes a broken record."""
+    max_boxes: int = Field(default=100, ge=1, le=1000)
+    """Of one picture; more make a broken record. A model finds as many at most."""
 
 
 class TextShape(Section):
@@ -71,12 +83,16 @@ class CorpusShape(Section):
     """A longer document is a broken record."""
     packed: bool = False
     """Fill rows up with one document after another, an end token between them. Saves time where documents
-    are short; a document's tokens then see those of the one before."""
+    are short; a document's tokens then see those of the one before, unless they are kept apart."""
+    apart: bool = False
+    """Of packed rows: a token sees its own document alone. Positions still count from the row's begin."""
     masked_fraction: float = Field(default=0.15, gt=0, lt=1)
     """How many of a row's tokens are hidden; at least one. Of the objective masked."""
 
     @model_validator(mode="after")
-    def _fraction_applies(self) -> CorpusShape:
+    def _options_apply(self) -> CorpusShape:
+        if self.apart and not self.packed:
+            raise ValueError("apart belongs to packed rows; remove it, or set packed: true")
         if self.objective == "causal" and "masked_fraction" in self.model_fields_set:
             raise ValueError("masked_fraction belongs to the objective masked; remove it")
         return self
@@ -101,14 +117,15 @@ class PublishedSplits(Section):
 
 
 class DataSection(Section):
-    """Which data, under which licence, with which labels. One of `image`, `text`, `chat` and
+    """Which data, under which licence, with which labels. One of `image`, `boxes`, `text`, `chat` and
     `corpus` is there.
     """
 
     source: str = Field(min_length=1)
     """`builtin:digits`, a file or folder relative to the project, or `https://…#sha256=…`. Pictures: JSON
-    lines, CSV, a folder of pictures by label. Text: JSON lines, CSV, TSV, or lines of `LABEL text`. A corpus:
-    these with a column `text`, .txt files, or a folder of such."""
+    lines, CSV, a folder of pictures by label. Boxes: COCO JSON, VOC XML, YOLO text, JSON lines. Text: JSON
+    lines, CSV, TSV, or lines of `LABEL text`. A corpus: these with a column `text`, .txt files, or a folder
+    of such."""
     published_splits: PublishedSplits = PublishedSplits()
     """Records of the others that equal one of these are left out of training."""
     subset: Subset | None = None
@@ -122,6 +139,8 @@ class DataSection(Section):
     """Every legal label, in the order of the model's outputs; none for data without labels."""
     image: ImageShape | None = None
     """What every picture must look like; another shape is a broken record."""
+    boxes: BoxShape | None = None
+    """What every picture with boxes must look like."""
     text: TextShape | None = None
     """What every text must look like."""
     chat: ChatShape | None = None
@@ -138,7 +157,7 @@ class DataSection(Section):
     def _distinct(self) -> DataSection:
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"labels repeat: {self.labels}")
-        if len(self.labels) == 1:
+        if len(self.labels) == 1 and self.boxes is None:
             raise ValueError(f"one label, {self.labels[0]!r}, leaves nothing to tell apart")
         return self
 

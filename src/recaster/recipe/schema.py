@@ -36,6 +36,8 @@ METRICS = {
     "false_accept_rate": "lower",
     "rank1": "higher",
     "rank5": "higher",
+    "ap50": "higher",
+    "mean_average_precision": "higher",
 }
 """Every metric that a gate can name, and which direction is better."""
 FACES = "face-recognition"
@@ -63,9 +65,9 @@ class ModelSection(Section):
     """Of the base, where neither its source nor the catalogue says."""
     width: int = Field(default=32, ge=4, le=1024, multiple_of=4)
     """Of a `scratch:` model: small-cnn's first channels (the second layer has twice as many), or the
-    vectors of a text encoder or decoder."""
+    vectors of a text model, and the states of lstm and gru in each direction."""
     depth: int = Field(default=2, ge=1, le=48)
-    """Layers of a `scratch:` text encoder or decoder."""
+    """Layers of a `scratch:` text encoder, text decoder, lstm or gru."""
     vocabulary: int = Field(default=8000, ge=300, le=200_000)
     """Most tokens of the tokenizer that a `scratch:` text model gets, trained on the training split."""
     activation: Literal["relu", "gelu", "silu", "elu", "leaky-relu", "mish"] = "relu"

@@ -132,6 +132,11 @@ class Augmentation(Section):
     cutmix_alpha: float = Field(default=0.0, ge=0)
     """Paste a rectangle of another picture likewise (Yun et al. 2019). With both, every other picture."""
 
+    mosaic_probability: float = Field(default=0.0, ge=0, le=1)
+    """Share of pictures that are made of pieces of four (Bochkovskiy et al. 2020); of pictures with boxes."""
+    vertical_flip: bool = False
+    """Mirror every other picture, upside down; of pictures with boxes."""
+
     @model_validator(mode="after")
     def _options_apply(self) -> Augmentation:
         if self.border != "zero" and not self.shift_pixels:

@@ -22,6 +22,7 @@ from recaster.data.document_shards import (
     check_tokens,
     open_document_rows,
     open_document_tokenizer,
+    sum_by_document,
     write_about,
     write_document_shard,
 )
@@ -33,6 +34,7 @@ from recaster.models.masked_models import (
     has_masked_head,
     open_masked_model,
 )
+from recaster.models.packed_rows import check_apart
 from recaster.models.token_scores import score_tokens
 from recaster.training.trainable import TrainingSet
 
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 _ARCHITECTURES = {"causal": "small-decoder", "masked": "small-encoder"}
 _NEW_HEAD = frozenset({"full", "quantize", "prune"})
 """Methods that train a head which the base does not have."""
+_BEFORE_THE_ROW = frozenset({"prompt", "prefix"})
 _TOKENIZER = "tokenizer"
 """Folder of the prepared data with the tokenizer's files, of a model without a base."""
 
@@ -131,10 +134,11 @@ class LanguageModelling:
             **plan["model_arguments"],
             **{name: about[name] for name in ("padding", "vocabulary", "end")},
         }
-        if about["objective"] == "causal":
-            return build_causal_model(base=base, scratch=scratch, **base_options(plan))
-        model = build_masked_model(base=base, scratch=scratch)
         method = plan["customize"]["method"]
+        if about["objective"] == "causal":
+            causal = build_causal_model(base=base, scratch=scratch, **base_options(plan))
+            return _keep_apart(causal, about, method)
+        model = build_masked_model(base=base, scratch=scratch)
         if model.report and model.report.reinitialised and method not in _NEW_HEAD:
             raise RecipeError(
                 "The base has no head for masked language modelling, and this method would not train one.",
@@ -142,7 +146,7 @@ class LanguageModelling:
                 value=f"{method}; fresh: {', '.join(model.report.reinitialised)}",
                 repair="use method full, or a base with the head, such as what full has made of it",
             )
-        return model
+        return _keep_apart(model, about, method)
 
     def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:  # noqa: ARG002
         """The split's tokens, memory-mapped."""
@@ -173,7 +177,7 @@ class LanguageModelling:
     def predict(
         self, artifact: Path, prepared: Path, split: str
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Nats and hits of each row's learned tokens, and their number, in the shard's order.
+        """Nats and hits of each document's learned tokens, and their number; of packed rows, each row's.
 
         Raises:
             RecipeError: the model has another tokenizer than the prepared data.
@@ -182,7 +186,8 @@ class LanguageModelling:
         data = open_document_rows(prepared, split)
         model = _open_model(artifact, prepared)
         learned = np.array([data.targets_in(np.array([row])) for row in range(len(data))], dtype=np.int64)
-        return score_tokens(model, data.lengths, partial(data.batch, seed=None)), learned
+        found = score_tokens(model, data.lengths, partial(data.batch, seed=None))
+        return sum_by_document(prepared, split, found, learned)
 
     def metrics(self, section: EvaluateSection) -> Mapping[str, MetricFunction]:  # noqa: ARG002
         """Perplexity and token accuracy."""
@@ -238,9 +243,32 @@ def _check_architecture(base: str, objective: str) -> None:
 
 def _open_model(artifact: Path, prepared: Path) -> nn.Module:
     about = read_json(prepared / SPLITS)
+    end = about["end"] if about["apart"] else None
     if about["objective"] == "causal":
-        return CausalModel(open_causal_model(artifact)).eval()
-    return MaskedModel(open_masked_model(artifact), padding=about["padding"]).eval()
+        return CausalModel(open_causal_model(artifact), end=end).eval()
+    return MaskedModel(open_masked_model(artifact), padding=about["padding"], end=end).eval()
+
+
+def _keep_apart(
+    model: CausalModel | MaskedModel, about: dict[str, Any], method: str
+) -> CausalModel | MaskedModel:
+    """`model`, which keeps the documents of a row apart where the recipe says so.
+
+    Raises:
+        RecipeError: its architecture, or the method, cannot.
+    """
+    if not about["apart"]:
+        return model
+    if method in _BEFORE_THE_ROW:
+        raise RecipeError(
+            "Vectors before the row are of no document, and none would see them.",
+            where="data.corpus.apart",
+            value=f"true with customize.method {method}",
+            repair="set it to false, or use lora",
+        )
+    model.end = about["end"]
+    check_apart(model, model.network, end=about["end"])
+    return model
 
 
 WORKLOAD = LanguageModelling()

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from recaster.data.contract import RowRule
 
-MetricFunction = Callable[[NDArray[np.float64], NDArray[np.int64]], float]
-"""From predictions and targets of the same rows, whatever these are for the workload."""
+MetricFunction = Callable[[NDArray[np.float64], NDArray[Any]], float]
+"""From predictions and targets of the same rows, whatever these are for the workload: class numbers, counts,
+or the boxes of each picture."""
 
 
 class Workload(Trainable, Protocol):
@@ -52,9 +53,7 @@ class Workload(Trainable, Protocol):
     def export(self, plan: dict[str, Any], recipe: Recipe, weights: Path, folder: Path) -> None:
         """Write the open artifact, all but its card, into `folder` from the trained `weights`."""
 
-    def predict(
-        self, artifact: Path, prepared: Path, split: str
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def predict(self, artifact: Path, prepared: Path, split: str) -> tuple[NDArray[np.float64], NDArray[Any]]:
         """Predictions and targets of the exported model on a split, one entry a row in the split's order."""
 
     def metrics(self, section: EvaluateSection) -> Mapping[str, MetricFunction]:
@@ -64,7 +63,7 @@ class Workload(Trainable, Protocol):
         self,
         recipe: Recipe,
         predictions: NDArray[np.float64],
-        targets: NDArray[np.int64],
+        targets: NDArray[Any],
         prepared: Path,
         folder: Path,
     ) -> dict[str, Any]:

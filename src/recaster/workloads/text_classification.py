@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from recaster.core.files import read_json, write_json
 from recaster.data.token_shards import TokenRows, read_token_shard, write_token_shard
-from recaster.models import vector_classifier
+from recaster.models import text_networks, vector_classifier
 from recaster.models.losses import LossSum, build_loss
 from recaster.models.open_models import OpenModel, TextClassifier, build_text_classifier
-from recaster.models.word_vectors import build_from_vectors, has_vectors
+from recaster.models.word_vectors import build_from_vectors, has_vectors, load_text_network
 from recaster.training.trainable import TrainingSet
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _BATCH_ROWS = 64
 _TOKENIZER = "tokenizer"
 """Folder of the prepared data with the tokenizer's files."""
+_NETWORKS = ("kim-cnn", "lstm", "gru")
+"""Of `models.text_networks`, over whole words."""
 
 
 class TextSet(TokenRows):
@@ -49,7 +51,7 @@ class TextClassification:
     """The workload; see `workloads.protocol.Workload` for what each part is for."""
 
     kind = "text"
-    architectures = ("text-encoder",)
+    architectures = ("text-encoder", *_NETWORKS)
     served_by = "pyfunc_text"
 
     def facts(self, raw: Path) -> pd.DataFrame:
@@ -75,7 +77,7 @@ class TextClassification:
         """
         from recaster.data.packed import read_accepted
         from recaster.data.split import divide_records, group_texts
-        from recaster.data.tokenizers import open_tokenizer, train_byte_pairs
+        from recaster.data.tokenizers import open_tokenizer, train_byte_pairs, train_words
 
         records = read_accepted(raw, accepted)
         texts = [record.text for record in records]
@@ -84,7 +86,8 @@ class TextClassification:
         groups = group_texts(texts)
         splits, left_out = divide_records(labels, groups, [record.split for record in records], recipe.split)
         if base is None:
-            train_byte_pairs(
+            train = train_words if _network(recipe.model.base) else train_byte_pairs
+            train(
                 [texts[row] for row in splits["train"].tolist()],
                 vocabulary=recipe.model.vocabulary,
                 folder=folder / _TOKENIZER,
@@ -122,6 +125,7 @@ class TextClassification:
         model = recipe.model
         return {
             "labels": recipe.data.labels,
+            "network": _network(model.base),
             "width": model.width,
             "depth": model.depth,
             "dropout": model.dropout,
@@ -133,6 +137,8 @@ class TextClassification:
         base = Path(plan["base"]) if plan["base"] else None
         if base and has_vectors(base):
             return build_from_vectors(base, **_vector_arguments(base, plan, about))
+        if arguments["network"]:
+            return text_networks.build_model(**_network_arguments(plan, about))
         return build_text_classifier(
             base=base,
             labels=arguments["labels"],
@@ -179,11 +185,13 @@ class TextClassification:
         from recaster.exporting.artifact import write_artifact
 
         save_file(model.state_dict(), folder / "model.safetensors")
-        shutil.copyfile(Path(base) / "tokenizer.json", folder / "tokenizer.json")
+        tokenizer = Path(base) if base else prepared / _TOKENIZER
+        shutil.copyfile(tokenizer / "tokenizer.json", folder / "tokenizer.json")
+        module = vector_classifier if base else text_networks
         write_artifact(
             folder,
-            modeling=Path(vector_classifier.__file__),
-            arguments=_vector_arguments(Path(base), plan, about),
+            modeling=Path(str(module.__file__)),
+            arguments=_vector_arguments(Path(base), plan, about) if base else _network_arguments(plan, about),
             labels=recipe.data.labels,
             preprocessing=preprocessing,
         )
@@ -234,14 +242,27 @@ def _vector_arguments(base: Path, plan: dict[str, Any], about: dict[str, Any]) -
     }
 
 
+def _network(base: str) -> str | None:
+    """The name of a network of this package with fresh weights; None for transformers and word vectors."""
+    name = base.removeprefix("scratch:")
+    return name if base.startswith("scratch:") and name in _NETWORKS else None
+
+
+def _network_arguments(plan: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+    """Of `text_networks.build_model`."""
+    arguments = plan["model_arguments"]
+    return {
+        **{name: arguments[name] for name in ("network", "width", "depth", "dropout")},
+        "vocabulary": about["vocabulary"],
+        "labels": len(arguments["labels"]),
+        "padding": about["padding"],
+    }
+
+
 def _open_artifact(artifact: Path, padding: int) -> nn.Module:
     config = read_json(artifact / "config.json")
-    if config.get("architecture") == "vector_classifier":
-        from safetensors.torch import load_file
-
-        model = vector_classifier.build_model(**config["arguments"])
-        model.load_state_dict(load_file(artifact / "model.safetensors"))
-        return model
+    if "arguments" in config:
+        return load_text_network(artifact)
     from transformers import AutoModelForSequenceClassification
 
     network = AutoModelForSequenceClassification.from_pretrained(artifact, dtype=torch.float32)
