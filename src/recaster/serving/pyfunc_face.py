@@ -72,7 +72,7 @@ class FaceComparer(PythonModel):
         ]
         width = self.about["embedding"]
         vectors = torch.cat(pieces).double().numpy() if pieces else np.zeros((0, width))
-        scores = vectors @ vectors[0] if pieces else np.zeros(0)
+        scores = (vectors @ vectors[0]).clip(-1, 1) if pieces else np.zeros(0)  # rounding leaves 1
         frame = pd.DataFrame(vectors, columns=[f"e_{number}" for number in range(width)])
         same = scores > self.about["threshold"]
         frame.insert(0, "score", scores)
