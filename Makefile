@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 TORCH := $(shell grep '^torch==' constraints.txt)
 .DEFAULT_GOAL := help
-.PHONY: help run test check format reference fetch-models ui up down bench-overhead contract-table kill-campaign bench-launchers bench-communication bench-engine bench-engine-gpu bench-preflight bench-customization clean
+.PHONY: help run test test-campaign check format reference fetch-models ui up down bench-overhead contract-table kill-campaign bench-launchers bench-communication bench-engine bench-engine-gpu bench-preflight bench-customization clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -19,7 +19,10 @@ run: $(VENV)/.installed ## run the digits cast, from raw data to a champion
 	$(PY) -m recaster.cli run recipes/digits.yaml
 
 test: check ## lint, types, layers, then all tests
-	$(PY) -m pytest -n 2
+	$(PY) -m pytest -n 2 --dist loadgroup -m "not campaign"
+
+test-campaign: $(VENV)/.installed ## the tests that `make test` has no time for (about 5 minutes)
+	$(PY) -m pytest -n 2 --dist loadgroup -m campaign
 
 check: $(VENV)/.installed ## lint, format, types, import layers, spelling
 	$(PY) -m ruff check .

@@ -69,7 +69,9 @@ def _make_project(folder: Path, workload: str) -> Path:
     return recipe
 
 
-@pytest.fixture(scope="module", params=FOUND)
+@pytest.fixture(
+    scope="module", params=[pytest.param(one, marks=pytest.mark.xdist_group(one)) for one in FOUND]
+)
 def examined(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Examined:
     recipe = _make_project(tmp_path_factory.mktemp("a project"), request.param)
     patch = pytest.MonkeyPatch()

