@@ -213,4 +213,6 @@ def test_published_networks_know_photographs(name: str, tmp_path: Path) -> None:
         with torch.no_grad():
             found.append(model(square)[0].topk(10).indices.tolist())
     palace, daisy = 698, 985
-    assert found[0][0] == palace and daisy in found[1]
+    assert found[0][0] == palace
+    # MobileNetV2 takes the flower, which is no daisy, for a honeycomb first.
+    assert daisy in (found[1] if name == "mobilenet-v2" else found[1][:1])

@@ -8,6 +8,7 @@ import pytest
 
 from recaster.core.errors import RecipeError
 from recaster.recipe.load import dump_recipe, hash_recipe, load_recipe, parse_recipe
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -115,3 +116,13 @@ def test_without_a_mesh_all_ranks_are_the_strategys_own(
     whole = {"data": 1, "shard": 1, "pipe": 1, "tensor": 1}
     assert recipe.distributed.mesh.model_dump() == {**whole, **(mesh or {"data": 2, "shard": 2})}
     assert hash_recipe(parse_recipe(dump_recipe(recipe))) == hash_recipe(recipe)
+
+
+def test_options_of_boxes_are_refused_elsewhere() -> None:
+    """An option that would do nothing is named."""
+    with pytest.raises(RecipeError, match="pictures with boxes"):
+        load_recipe(ROOT / "recipes" / "digits.yaml", ["train.augmentation.vertical_flip=true"])
+    tiny = ROOT / "recipes" / "object-detection" / "tiny.yaml"
+    assert load_recipe(tiny, ["train.augmentation.vertical_flip=true"]).train.augmentation.vertical_flip
+    with pytest.raises(RecipeError, match="not boxes"):
+        load_recipe(tiny, ["train.loss.consistency=1.0"])

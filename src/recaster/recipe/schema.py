@@ -254,6 +254,15 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _augmentation_fits_records(self) -> Recipe:
+        given = sorted({"mosaic_probability", "vertical_flip"} & self.train.augmentation.changed())
+        if given and not self.data.boxes:
+            raise ValueError(
+                f"train.augmentation.{given[0]} is for pictures with boxes (data.boxes); remove it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _two_answers_are_of_one_model(self) -> Recipe:
         if not self.train.loss.consistency:
             return self
@@ -261,6 +270,8 @@ class Recipe(Section):
             raise ValueError(
                 "train.loss.consistency does not work with strategy pipeline; remove it, or use ddp"
             )
+        if self.data.boxes:
+            raise ValueError("train.loss.consistency compares probabilities of classes, not boxes; remove it")
         if self.customize.method in ("distil", "probe"):
             raise ValueError(
                 f"train.loss.consistency makes no sense with customize.method {self.customize.method}; "
