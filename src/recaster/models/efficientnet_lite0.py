@@ -14,7 +14,13 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recaster.models.picture_input import BatchNorm, Preprocess, check_pictures, start_convolutions
+from recaster.models.picture_input import (
+    BatchNorm,
+    Preprocess,
+    check_pictures,
+    one_pixel_convolutions,
+    start_convolutions,
+)
 
 _BLOCKS = (
     # expansion, kernel, channels, blocks, stride of the first: table 1 of the paper
@@ -131,11 +137,7 @@ class EfficientNetLite0(nn.Module):
 
     def adapter_targets(self) -> list[str]:
         """The modules that low-rank updates go beside: convolutions over all channels, of one pixel."""
-        return [
-            name
-            for name, module in self.named_modules()
-            if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
-        ]
+        return one_pixel_convolutions(self)
 
 
 def build_model(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from recaster.models.causal_models import check_vocabulary, choosing, place_marks
 from recaster.models.loading import LoadReport
-from recaster.models.open_models import OpenModel, load_network
+from recaster.models.open_models import OpenModel, load_network, small_bert
 from recaster.models.packed_rows import document_mask
 
 
@@ -63,24 +63,13 @@ def build_masked_model(*, base: Path | None, scratch: Mapping[str, Any]) -> Mask
     Raises:
         RecipeError: transformers has no such model of this architecture, or its tokens are not the base's.
     """
-    from transformers import AutoConfig, AutoModelForMaskedLM
+    from transformers import AutoModelForMaskedLM
 
     if base is not None:
         network, report = load_network(AutoModelForMaskedLM, base)
         check_vocabulary(network, scratch["vocabulary"], base)
         return MaskedModel(network, padding=scratch["padding"], report=report)
-    config = AutoConfig.for_model(
-        "bert",
-        vocab_size=scratch["vocabulary"],
-        max_position_embeddings=max(16, scratch["tokens"]),
-        hidden_size=scratch["width"],
-        num_hidden_layers=scratch["depth"],
-        num_attention_heads=max(1, scratch["width"] // 32),
-        intermediate_size=4 * scratch["width"],
-        hidden_dropout_prob=scratch["dropout"],
-        attention_probs_dropout_prob=scratch["dropout"],
-        pad_token_id=scratch["padding"],
-    )
+    config = small_bert(scratch, pad_token_id=scratch["padding"])
     return MaskedModel(AutoModelForMaskedLM.from_config(config), padding=scratch["padding"])
 
 

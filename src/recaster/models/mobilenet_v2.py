@@ -19,7 +19,12 @@ from recaster.models.mobilenet_v2_layers import (
     ConvBnRelu,
     build_mobilenet_layers,
 )
-from recaster.models.picture_input import Preprocess, check_pictures, start_convolutions
+from recaster.models.picture_input import (
+    Preprocess,
+    check_pictures,
+    one_pixel_convolutions,
+    start_convolutions,
+)
 
 _LAST = 1280
 
@@ -66,11 +71,7 @@ class MobileNetV2(nn.Module):
 
     def adapter_targets(self) -> list[str]:
         """The modules that low-rank updates go beside: convolutions over all channels, of one pixel."""
-        return [
-            name
-            for name, module in self.named_modules()
-            if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
-        ]
+        return one_pixel_convolutions(self)
 
 
 def build_model(

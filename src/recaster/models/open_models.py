@@ -177,7 +177,7 @@ def build_text_classifier(
     Raises:
         RecipeError: the base has no such head, or its files are not those of its configuration.
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification
 
     names: dict[str, Any] = {
         "num_labels": len(labels),
@@ -188,7 +188,20 @@ def build_text_classifier(
     if base is not None:
         network, report = load_network(AutoModelForSequenceClassification, base, **names)
         return TextClassifier(network, padding=padding, report=report)
-    config = AutoConfig.for_model(
+    config = small_bert(scratch, **names)
+    return TextClassifier(AutoModelForSequenceClassification.from_config(config), padding=padding)
+
+
+def small_bert(scratch: Mapping[str, Any], **options: Any) -> Any:
+    """The configuration of a small BERT with fresh weights.
+
+    Args:
+        scratch: vocabulary, tokens, width, depth and dropout.
+        options: other entries of the configuration.
+    """
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(
         "bert",
         vocab_size=scratch["vocabulary"],
         max_position_embeddings=max(16, scratch["tokens"]),
@@ -198,9 +211,8 @@ def build_text_classifier(
         intermediate_size=4 * scratch["width"],
         hidden_dropout_prob=scratch["dropout"],
         attention_probs_dropout_prob=scratch["dropout"],
-        **names,
+        **options,
     )
-    return TextClassifier(AutoModelForSequenceClassification.from_config(config), padding=padding)
 
 
 def load_network(kind: Any, base: Path, **options: Any) -> tuple[nn.Module, LoadReport]:

@@ -79,3 +79,12 @@ def check_pictures(*, channels: int, smallest: int) -> None:
         )
     if channels not in {1, 3}:
         raise ValueError(f"pictures have 1 or 3 channels, not {channels}")
+
+
+def one_pixel_convolutions(model: nn.Module) -> list[str]:
+    """Names of the convolutions over all channels of one pixel: where low-rank updates go."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
+    ]
