@@ -59,6 +59,7 @@ def predict(settings: Settings, name: str, source: Path, *, alias: str = "champi
 
     Raises:
         DataError: a record cannot be read; nothing is predicted then.
+        RecipeError: the model makes pictures of nothing (see `sample`).
     """
     from recaster.data.sources import read_records
     from recaster.recipe.data import DataSection
@@ -68,6 +69,13 @@ def predict(settings: Settings, name: str, source: Path, *, alias: str = "champi
     with service_errors(settings.tracking_uri):
         model, described = load_model(open_tracking(settings), name, alias)
     kind = described["kind"]
+    if kind == "noise":
+        raise RecipeError(
+            "A generator takes no records.",
+            where=name,
+            value=str(source),
+            repair="leave the source out: `recaster predict NAME --samples 16 --to sheet.png`",
+        )
     shape = {key: value for key, value in described.items() if key != "kind"}
     section = DataSection.model_validate({"source": str(source.resolve()), "licence": "-", kind: shape})
     records = list(read_records(section, settings))

@@ -41,7 +41,14 @@ _REPAIRS = {
 }
 _BACK_OFF_SECONDS = 10.0
 _METRICS = {
-    "train": ("loss", "learning_rate", "gradient_norm", "samples_per_second"),
+    "train": (
+        "loss",
+        "learning_rate",
+        "gradient_norm",
+        "samples_per_second",
+        "discriminator_loss",  # of the two players of a GAN
+        "generator_loss",
+    ),
     "validation": ("loss", "accuracy"),
 }
 

@@ -83,3 +83,15 @@ class Generative(Protocol):
 
     def write_samples(self, artifact: Path, prepared: Path, recipe: Recipe) -> dict[str, Any]:
         """Let the exported model write on held-out rows; return tables that belong beside the metrics."""
+
+
+@runtime_checkable
+class Illustrated(Protocol):
+    """A workload with pictures that only the model itself can make."""
+
+    def illustrate(self, artifact: Path, prepared: Path, training: Path | None, folder: Path) -> None:
+        """Draw them as PNG files into `folder`.
+
+        Args:
+            training: folder with what the model made while it trained; None for a model trained elsewhere.
+        """
