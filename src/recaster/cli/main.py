@@ -330,14 +330,17 @@ def predict(
     source: Annotated[
         Path | None, typer.Argument(help="a file or folder as data.source has it; a generator takes none")
     ] = None,
+    *,
     alias: Annotated[str, typer.Option(help="which version")] = "champion",
     samples: Annotated[int, typer.Option(help="of a generator: how many pictures", min=1)] = 16,
-    seed: Annotated[int, typer.Option(help="of a generator: the first picture's; the next has one more", min=0)] = 1,
+    seed: Annotated[
+        int, typer.Option(help="of a generator: the first picture's; the next has one more", min=0)
+    ] = 1,
     label: Annotated[str | None, typer.Option(help="of a conditional generator: which pictures")] = None,
     to: Annotated[Path, typer.Option(help="of a generator: the PNG file")] = Path("samples.png"),
     as_json: Json = False,
 ) -> None:
-    """Label new records, answer conversations, compare faces or make pictures with the model in production."""
+    """Label new records, answer conversations, compare faces or make pictures by the model in production."""
     from recaster import pipeline
     from recaster.cli.show import show_prediction
 

@@ -1,4 +1,4 @@
-"""What generated pictures are compared with, prepared once: features of real pictures, and of a simple baseline.
+"""What generated pictures are compared with, prepared once: features of real ones, and of a simple baseline.
 
 test.features.npy       (held-out rows, features)
 real.features.npy       (as many, features) of training pictures: what a perfect generator would reach
@@ -55,7 +55,7 @@ def write_references(folder: Path, encoder: PictureEncoder) -> None:
 
 
 def draw_gaussian(shard: Shard, rows: int) -> NDArray[np.float32]:
-    """Pictures `(rows, channels, height, width)` in 0..1 of one Gaussian over all pixels, fitted to `shard`."""
+    """Pictures `(rows, channels, height, width)` in 0..1 of one Gaussian, fitted to the pixels of `shard`."""
     random = np.random.default_rng(derive_seed(_SEED, "gaussian"))
     fitted = np.sort(random.permutation(len(shard.labels))[:_FITTED_ROWS])
     pictures = shard.scaled(fitted)
@@ -63,4 +63,5 @@ def draw_gaussian(shard: Shard, rows: int) -> NDArray[np.float32]:
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(flat, rowvar=False)))
     noise = random.standard_normal((rows, len(values))) * np.sqrt(values.clip(0))
     drawn = flat.mean(0) + noise @ vectors.T
-    return drawn.clip(0, 1).astype(np.float32).reshape(rows, *pictures.shape[1:])
+    made: NDArray[np.float32] = drawn.clip(0, 1).astype(np.float32)
+    return made.reshape(rows, *pictures.shape[1:])

@@ -1,7 +1,7 @@
 """How near generated pictures are to held-out ones, in the features of a named encoder.
 
-A row of predictions is a generated picture, of targets a held-out one; the two of a row have nothing in common
-but their class.
+A row of predictions is a generated picture, of targets a held-out one; the two of a row have nothing in
+common but their class.
 
 predictions  (rows, 3 + features)  row's number | copies a training picture | looks like real ones | features
 targets      (rows, 1 + features)  something generated looks like it | features
@@ -35,8 +35,8 @@ def arrange_real(features: Rows, *, recalled: NDArray[np.bool_]) -> Rows:
 def frechet_distance(predictions: Rows, targets: Rows) -> float:
     """Frechet distance of two Gaussians with the sets' means and covariances (Heusel et al. 2017).
 
-    It is too large by about as much as the number of features is beside that of pictures: compare only figures
-    of as many pictures.
+    It is too large, the more the more features there are beside the pictures: compare only figures of as
+    many pictures.
     """
     sets = [predictions[:, 3:], targets[:, 1:]]
     means, covariances = [part.mean(0) for part in sets], [np.cov(part, rowvar=False) for part in sets]

@@ -1,4 +1,4 @@
-"""What an evaluation of generated pictures shows beside its metrics: bars to hold them against, and sheets."""
+"""What an evaluation of generated pictures shows beside its metrics: bars to hold them to, and sheets."""
 
 from __future__ import annotations
 
@@ -120,9 +120,7 @@ def draw_over_time(training: Path, path: Path) -> None:
     draw_sheet(rows, [f"step {int(file.stem)}" for file in shown], path)
 
 
-def walk(
-    start: NDArray[np.float32], end: NDArray[np.float32], steps: int
-) -> NDArray[np.float32]:
+def walk(start: NDArray[np.float32], end: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
     """`(steps, numbers)` from one noise vector to another, along the sphere (White 2016).
 
     On the straight line between two the numbers shrink, to what the generator never saw.
@@ -133,4 +131,5 @@ def walk(
     if angle < 1e-6:
         return np.repeat(start[None], steps, 0)
     path = np.sin((1 - share) * angle) * start + np.sin(share * angle) * end
-    return (path / np.sin(angle)).astype(np.float32)
+    steps_between: NDArray[np.float32] = (path / np.sin(angle)).astype(np.float32)
+    return steps_between

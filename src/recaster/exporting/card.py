@@ -49,17 +49,17 @@ _FACE_LIMITS = (
     "choose the threshold there."
 )
 _GENERATION_LIMITS = (
-    "Its pictures are made up: mark them as such wherever they go, and do not show them as photographs, nor use "
-    "them as evidence or to deceive. It repeats the faults and gaps of its data, and may come close to single "
-    "training pictures: see `copied_fraction` and `memorisation`. Distances hold for the named encoder and this "
-    "number of pictures alone. The discriminator, counted among the parameters, travels beside it for further "
+    "Its pictures are made up: mark them as such wherever they go; do not show them as photographs, nor use "
+    "them as evidence or to deceive. It repeats the faults and gaps of its data, and may come close to "
+    "single training pictures: see `copied_fraction`. Distances hold for the named encoder and this number "
+    "of pictures alone. The discriminator, counted among the parameters, travels beside it for further "
     "training and is no judge of what is real."
 )
 
 
 _ASKING = {
     "boxes": "boxes = model.eval().detect(pictures, overlap=0.6, least_score=0.3, most=100)",
-    GENERATION: "pictures = model.eval()(noise, classes)  # standard normal; class numbers, None without labels",
+    GENERATION: "pictures = model.eval()(noise, classes)  # standard normal; None without labels",
 }
 """How a model of its own code is asked, where a plain call gives what only training wants."""
 

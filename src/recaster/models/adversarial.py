@@ -121,12 +121,12 @@ def _without_gradients(part: nn.Module) -> Iterator[None]:
     """Leave `part`'s parameters out of the graph that the body makes; what was frozen stays so."""
     trained = [value for value in part.parameters() if value.requires_grad]
     for value in trained:
-        value.requires_grad_(requires_grad=False)
+        value.requires_grad_(False)
     try:
         yield
     finally:
         for value in trained:
-            value.requires_grad_(requires_grad=True)
+            value.requires_grad_(True)
 
 
 def build_adversarial(

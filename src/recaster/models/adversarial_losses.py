@@ -1,8 +1,8 @@
 """The two players' losses by name, and what validation says of a generator.
 
-hinge            Lim and Ye 2017, Miyato et al. 2018      discriminator max(0, 1 - real) + max(0, 1 + generated)
-non-saturating   Goodfellow et al. 2014                   discriminator softplus(-real) + softplus(generated)
-wasserstein      Arjovsky et al. 2017                     discriminator generated - real
+hinge            Lim and Ye 2017          discriminator: max(0, 1 - real) + max(0, 1 + generated)
+non-saturating   Goodfellow et al. 2014   discriminator: softplus(-real) + softplus(generated)
+wasserstein      Arjovsky et al. 2017     discriminator: generated - real
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from recaster.models.losses import LossSum
 
 _DISTINCT = 0.25
-"""A generated picture is one of its own when its nearest neighbour among the generated is at least this part of
-the distance at which real pictures have theirs."""
+"""A generated picture is one of its own when its nearest neighbour among the generated is at least this part
+of the distance at which real pictures have theirs."""
 
 _OF_DISCRIMINATOR: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "hinge": lambda real, generated: F.relu(1 - real) + F.relu(1 + generated),
@@ -57,8 +57,10 @@ def energy_distance_sum(outputs: Tensor, targets: Tensor) -> Tensor:  # noqa: AR
         return outputs.sum()
     generated, real = outputs.double().unbind(1)
     scale = len(outputs) / outputs.shape[2] ** 0.5
-    across, within = torch.cdist(generated, real).mean(), torch.cdist(generated, generated).mean()
-    return scale * (2 * across - within - torch.cdist(real, real).mean())
+    pairs = ((generated, real), (generated, generated), (real, real))
+    across, one, other = (torch.cdist(*pair).mean() for pair in pairs)
+    distance: Tensor = scale * (2 * across - one - other)
+    return distance
 
 
 def count_distinct(outputs: Tensor, targets: Tensor) -> Tensor:  # noqa: ARG001
@@ -69,7 +71,8 @@ def count_distinct(outputs: Tensor, targets: Tensor) -> Tensor:  # noqa: ARG001
     if len(outputs) < 2:
         return outputs.new_tensor(float(len(outputs)))
     nearest = [_nearest(pictures) for pictures in outputs.double().unbind(1)]
-    return (nearest[0] >= _DISTINCT * nearest[1].median()).sum()
+    distinct: Tensor = (nearest[0] >= _DISTINCT * nearest[1].median()).sum()
+    return distinct
 
 
 def _nearest(pictures: Tensor) -> Tensor:

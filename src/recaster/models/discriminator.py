@@ -2,8 +2,8 @@
 
 picture -1..1 → stages of half the size → sum over places → linear (+ product with the class's vector)
 
-The class enters as a projection (Miyato and Koyama, "cGANs with projection discriminator", ICLR 2018); weights
-may be divided by their largest singular value (Miyato et al., "Spectral normalization", ICLR 2018).
+The class enters as a projection (Miyato and Koyama, "cGANs with projection discriminator", ICLR 2018);
+weights may be divided by their largest singular value (Miyato et al., "Spectral normalization", ICLR 2018).
 """
 
 from __future__ import annotations

@@ -4,10 +4,13 @@ This file and what it shares import only torch: they travel with every exported 
 
     noise, class → linear → small map → stages of twice the size → conv 3x3 → picture in 0..1
 
-`dcgan` grows by transposed convolutions (Radford et al. 2016), `resnet` by residual blocks (Miyato et al. 2018).
+`dcgan` grows by transposed convolutions (Radford et al. 2016), `resnet` by residual blocks (Miyato et al.
+2018).
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -50,9 +53,7 @@ class Generator(nn.Module):
             steering = 2 * noise
         self.begin = nn.Linear(steering, widths[0] * self.start[0] * self.start[1])
         block = GrowingBlock if architecture == "resnet" else TransposedStage
-        self.stages = nn.ModuleList(
-            block(inputs, outputs, steering) for inputs, outputs in zip(widths, widths[1:], strict=False)
-        )
+        self.stages = nn.ModuleList(block(inputs, outputs, steering) for inputs, outputs in pairwise(widths))
         self.norm = SteeredNorm(widths[-1], steering)
         self.to_pixels = nn.Conv2d(widths[-1], channels, 3, padding=1)
         start_orthogonally(self)

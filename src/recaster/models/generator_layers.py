@@ -50,8 +50,8 @@ class SteeredNorm(nn.Module):
     def forward(self, features: Tensor, steering: Tensor) -> Tensor:
         """`features` `(batch, channels, height, width)`, normalised and steered by `(batch, steering)`."""
         scale, shift = self.steer(steering)[:, :, None, None].chunk(2, 1)
-        normal: Tensor = self.normalise(features)
-        return normal * (1 + scale) + shift
+        steered: Tensor = self.normalise(features) * (1 + scale) + shift
+        return steered
 
 
 class GrowingBlock(nn.Module):
@@ -70,7 +70,8 @@ class GrowingBlock(nn.Module):
         grown = self.conv2(F.relu(self.norm2(self.conv1(grown), steering)))
         # A 1x1 convolution and copying pixels may change places: this order is a quarter of the work.
         beside = F.interpolate(self.shortcut(features), scale_factor=2.0, mode="nearest")
-        return grown + beside
+        total: Tensor = grown + beside
+        return total
 
 
 class TransposedStage(nn.Module):
@@ -88,7 +89,7 @@ class TransposedStage(nn.Module):
 
 
 def start_orthogonally(model: nn.Module) -> None:
-    """First weights of convolutions and linear layers, but for those that start at zero (Brock et al. 2019)."""
+    """First weights of convolutions and linear layers, but those that start at zero (Brock et al. 2019)."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and torch.any(module.weight != 0):
             nn.init.orthogonal_(module.weight)

@@ -1,7 +1,7 @@
 """The generators of this package with their adversaries: fresh, or from a trained one's folder.
 
 scratch:dcgan                                 → both networks with fresh weights
-config.json {"architecture": "generator", …}  → a generator that was trained here, with discriminator.safetensors
+config.json {"architecture": "generator", …}  → one that was trained here, with discriminator.safetensors
 """
 
 from __future__ import annotations
@@ -53,9 +53,7 @@ def find_arguments(arguments: Mapping[str, Any], base: Path | None) -> dict[str,
     return {**own, "classes": arguments["classes"]}
 
 
-def build_players(
-    arguments: Mapping[str, Any], options: Mapping[str, Any], base: Path | None
-) -> Adversarial:
+def build_players(arguments: Mapping[str, Any], options: Mapping[str, Any], base: Path | None) -> Adversarial:
     """Both networks, with the base's weights where they fit; `report` says what became of these.
 
     Args:

@@ -79,8 +79,8 @@ def _last_block(network: nn.Module) -> Encode:
         blocks = network.features[:-1]
         return lambda pictures: blocks(network.preprocess(pictures)).mean((2, 3))
     if isinstance(network, EfficientNetLite0):
-        return lambda pictures: network._blocks(  # noqa: SLF001 - the published name of its layers
-            network._bn0(network._conv_stem(network.preprocess(pictures)))  # noqa: SLF001
+        return lambda pictures: network._blocks(
+            network._bn0(network._conv_stem(network.preprocess(pictures)))
         ).mean((2, 3))
     if isinstance(network, SmallCnn):
         features = network.features

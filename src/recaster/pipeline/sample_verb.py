@@ -50,7 +50,7 @@ def sample(
         )
     labels = _labels(model, count, label, name)
     asked = {"seed": list(range(seed, seed + count))} | ({"label": labels} if labels else {})
-    pictures: NDArray[np.float32] = model.predict(pd.DataFrame(asked))
+    pictures = np.asarray(model.predict(pd.DataFrame(asked)))
     write_sheet(pictures, described["minimum"], described["maximum"], to)
     return [
         {

@@ -49,7 +49,9 @@ class AdversarySection(Section):
     @model_validator(mode="after")
     def _options_apply(self) -> AdversarySection:
         if "penalty_weight" in self.changed() and self.penalty == "none":
-            raise ValueError("penalty_weight belongs to a penalty; set that to r1 or interpolated, or remove it")
+            raise ValueError(
+                "penalty_weight belongs to a penalty; set that to r1 or interpolated, or remove it"
+            )
         if "augmentation_pictures" in self.changed() and self.augmentation_target is None:
             raise ValueError("augmentation_pictures belongs to augmentation_target; set that, or remove it")
         return self
@@ -109,8 +111,8 @@ def _refuse_ranks(recipe: Recipe) -> None:
     strategy, scheme = recipe.distributed.strategy, recipe.communication.scheme
     if strategy not in ("single", "ddp"):
         raise ValueError(
-            f"strategy {strategy} shares one network out, and workload {GENERATION} has two small ones of which "
-            "each step trains one; use ddp"
+            f"strategy {strategy} shares one network out, and workload {GENERATION} has two small ones of "
+            "which each step trains one; use ddp"
         )
     if scheme not in _SCHEMES:
         raise ValueError(

@@ -171,8 +171,8 @@ class Loss(Section):
     ] = "cross-entropy"
     """focal: Lin et al. 2017; margin: multi-class hinge; brier: squared error of the probabilities. Of
     face-recognition: arcface (Deng et al. 2019), cosface (Wang et al. 2018), triplet (hardest of each pass,
-    Hermans et al. 2017). Of image-generation: hinge (Lim and Ye 2017), non-saturating (Goodfellow et al. 2014),
-    wasserstein (Arjovsky et al. 2017; it wants the penalty `interpolated`)."""
+    Hermans et al. 2017). Of image-generation: hinge (Lim and Ye 2017), non-saturating (Goodfellow et al.
+    2014), wasserstein (Arjovsky et al. 2017; it wants the penalty `interpolated`)."""
     distance: float = Field(default=0.3, gt=0, lt=2)
     """By how much a face's own person must be nearer than others: an angle in radians of arcface, a cosine of
     cosface, a distance of triplet."""

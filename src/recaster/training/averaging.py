@@ -13,15 +13,13 @@ from recaster.training.turns import averaged_parameters
 
 
 class WeightAverage:
-    """Follows a module's trained parameters (see `averaged_parameters`); holds tensors of the same layout, with their names."""
+    """Follows a module's trained parameters (see `averaged_parameters`), in tensors of the same layout."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self._decay = decay
         followed = averaged_parameters(module)
         self._followed = list(followed.values())
-        self.tensors: dict[str, Tensor] = {
-            name: value.detach().clone() for name, value in followed.items()
-        }
+        self.tensors: dict[str, Tensor] = {name: value.detach().clone() for name, value in followed.items()}
         averages = {
             id(value): average for value, average in zip(self._followed, self.tensors.values(), strict=True)
         }

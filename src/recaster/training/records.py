@@ -64,7 +64,6 @@ class StepWindow:
         self._loss, self._rows, self._targets, self._window_began = None, 0, 0, now
         return record
 
-
     def _part_losses(self) -> dict[str, float]:
         """Of an alternating model: the mean loss of each part that had a turn, which all ranks know alike."""
         losses = {}

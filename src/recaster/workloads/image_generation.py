@@ -1,6 +1,6 @@
 """Image generation: new pictures like those of a data set, of a class where it is asked for.
 
-digit-0000  8x8x1 pixels, with noise of its own   →   generator against discriminator   →   noise → 8x8x1 pixels
+digit-0000  8x8x1 pixels, with noise   →   generator against discriminator   →   noise → 8x8x1 pixels
 
 Two networks train in turns (`models.adversarial`); the generator's moving average comes out.
 """
@@ -70,7 +70,7 @@ class ImageGeneration:
         base: Path | None,  # noqa: ARG002 - pictures are cut as the recipe says
         folder: Path,
     ) -> dict[str, Any]:
-        """Group duplicates, split, write shards, and the features that generated pictures are compared with."""
+        """Group duplicates, split, write shards, and the features that samples are compared with."""
         from recaster.data.generation_reference import open_encoder, write_references
         from recaster.data.picture_splits import write_picture_splits
 
@@ -166,7 +166,7 @@ class ImageGeneration:
         )
 
     def predict(self, artifact: Path, prepared: Path, split: str) -> tuple[NDArray[np.float64], NDArray[Any]]:
-        """As many generated pictures as the split has, of its classes, and its own: see `generation_metrics`."""
+        """As many new pictures as the split has, of its classes, and its own: see `generation_metrics`."""
         from recaster.data.generation_reference import open_encoder
         from recaster.evaluation.generation_metrics import (
             arrange_generated,
@@ -209,7 +209,9 @@ class ImageGeneration:
         """The same distances of real training pictures, and of a Gaussian's, as bars to hold them against."""
         from recaster.evaluation.generation_report import report_generation
 
-        return report_generation(predictions, targets, prepared, encoder=recipe.evaluate.encoder, folder=folder)
+        return report_generation(
+            predictions, targets, prepared, encoder=recipe.evaluate.encoder, folder=folder
+        )
 
     def answers(self, folder: Path, prepared: Path) -> bool:
         """Whether the base is a generator of this data's classes, to be measured before any training."""
@@ -238,21 +240,21 @@ class ImageGeneration:
         paths = np.concatenate([walk(noise[n], noise[n + 8], steps) for n in range(8)])
         chosen = np.repeat(np.arange(8) % max(1, len(labels)), steps)
         between = _draw(model, paths, chosen).reshape(8, steps, *pictures.shape[1:])
-        draw_sheet(between, [labels[n % len(labels)] if labels else "" for n in range(8)], folder / "between.png")
+        draw_sheet(
+            between, [labels[n % len(labels)] if labels else "" for n in range(8)], folder / "between.png"
+        )
         draw_nearest(pictures[:: max(1, len(pictures) // 16)][:16], read_shard(prepared, "train"), folder)
         if training is not None:
             draw_over_time(training, folder / "over_time.png")
 
 
 def _generate(model: Generator, classes: NDArray[np.int64]) -> NDArray[np.float32]:
-    """A picture for each of `classes`, the first with seed 0, and so on: `(rows, channels, height, width)`."""
+    """A picture for each of `classes`, with seeds from 0 on: `(rows, channels, height, width)`."""
     return _draw(model, draw_noise(np.arange(len(classes)), model.noise), classes)
 
 
 @torch.no_grad()
-def _draw(
-    model: Generator, noise: NDArray[np.float32], classes: NDArray[np.int64]
-) -> NDArray[np.float32]:
+def _draw(model: Generator, noise: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.float32]:
     pieces = [
         model(
             torch.from_numpy(noise[start : start + _BATCH_ROWS]),
