@@ -97,16 +97,12 @@ def test_each_turn_has_gradients_for_its_own_part_alone(architecture: str) -> No
 def test_a_row_does_not_depend_on_the_others(architecture: str) -> None:
     """Else ranks and micro-batches would change the result; with augmentation and a penalty, too."""
     model = _model(architecture, spectral_norm=False, penalty="r1", augmentation_target=0.6).train()
-    model.augmentation.probability.fill_(0.5)
     rows = _rows(6)
     for part in ("discriminator", "generator"):
         model.begin_turn(part)
-        whole = model(rows)
         model.augmentation.probability.fill_(0.5)
-        pieces = []
-        for piece in rows.split(2):
-            pieces.append(model(piece))
-            model.augmentation.probability.fill_(0.5)
+        whole = model(rows)
+        pieces = [model(piece) for piece in rows.split(2)]
         torch.testing.assert_close(torch.cat(pieces), whole, rtol=1e-4, atol=1e-5)
 
 
@@ -161,17 +157,22 @@ def test_spectral_norm_holds_the_largest_singular_value() -> None:
             value.mul_(3.0)
         for _ in range(30):
             model(_rows(2))
-    weight = model.eval().discriminator.filter.weight.flatten(1)
+    weight = model.eval().discriminator.filter.weight.detach().flatten(1)
     assert float(torch.linalg.matrix_norm(weight, 2)) == pytest.approx(1.0, rel=0.02)
 
 
 def test_augmentation_follows_the_discriminator() -> None:
     model = _model(augmentation_target=0.6, augmentation_pictures=100)
     adapt = model.augmentation
-    adapt.follow(torch.ones(10))
-    adapt.follow(torch.ones(10))
+    for logits in (torch.ones(10), torch.ones(10)):  # two passes of one step
+        adapt.listen(logits)
+    assert float(adapt.probability) == 0.0
+    model.begin_turn("generator")
     assert float(adapt.probability) == pytest.approx(0.2)
-    adapt.follow(-torch.ones(10))
+    adapt.listen(-torch.ones(10))
+    model.begin_turn("discriminator")
+    assert float(adapt.probability) == pytest.approx(0.1)
+    model.begin_turn("generator")  # nothing was said
     assert float(adapt.probability) == pytest.approx(0.1)
     pictures = 2 * torch.rand(64, *_SHAPE) - 1
     changed = adapt(pictures, torch.rand(64, CHANCES)) != pictures
@@ -252,11 +253,11 @@ def _measured(generated: np.ndarray, real: np.ndarray) -> dict[str, float]:
 def test_distances_are_those_of_known_distributions() -> None:
     random = np.random.default_rng(0)
     shift, scale = np.array([2.0, 0.0, 0.0]), np.array([1.0, 3.0, 1.0])
-    one, other = random.normal(size=(20_000, 3)), random.normal(size=(20_000, 3)) * scale + shift
+    one, other = random.normal(size=(6_000, 3)), random.normal(size=(6_000, 3)) * scale + shift
     found = _measured(one, other)
-    assert found["frechet"] == pytest.approx(2.0**2 + (3 - 1) ** 2, rel=0.05)  # in closed form
-    alike = _measured(one, random.normal(size=(20_000, 3)))
-    assert abs(alike["frechet"]) < 0.01 and abs(alike["kernel"]) < 0.01 < found["kernel"]
+    assert found["frechet"] == pytest.approx(2.0**2 + (3 - 1) ** 2, rel=0.08)  # in closed form
+    alike = _measured(one, random.normal(size=(6_000, 3)))
+    assert abs(alike["frechet"]) < 0.02 and abs(alike["kernel"]) < 0.02 < found["kernel"]
     # Against sums over pairs, written out.
     x, y = one[:40], other[:40]
     kernel = lambda a, b: (a @ b / 3 + 1) ** 3  # noqa: E731

@@ -24,6 +24,9 @@ class AdaptiveAugmentation(nn.Module):
     """Remembers, and so saves in checkpoints, how often pictures are changed."""
 
     probability: Tensor
+    told: Tensor
+    """Sum of the signs of real pictures' logits since the probability was last moved, and how many there
+    were; the same on all ranks."""
 
     def __init__(self, *, target: float | None, pictures: int) -> None:
         """Make one that changes nothing yet.
@@ -35,6 +38,7 @@ class AdaptiveAugmentation(nn.Module):
         super().__init__()
         self.target, self.pictures = target, pictures
         self.register_buffer("probability", torch.zeros(()))
+        self.register_buffer("told", torch.zeros(2))
 
     def forward(self, pictures: Tensor, chances: Tensor) -> Tensor:
         """`pictures` `(rows, channels, height, width)` in -1..1, some of them changed.
@@ -62,8 +66,8 @@ class AdaptiveAugmentation(nn.Module):
         return crop(pictures, torch.where(acts, offsets, most), pixels=most, border="reflect")
 
     @torch.no_grad()
-    def follow(self, logits: Tensor) -> None:
-        """Move the probability by what all ranks' discriminators say of real pictures.
+    def listen(self, logits: Tensor) -> None:
+        """Take down what all ranks' discriminators say of real pictures, in one pass of a step.
 
         Args:
             logits: `(rows,)`, of this rank's real pictures.
@@ -73,6 +77,14 @@ class AdaptiveAugmentation(nn.Module):
         told = torch.stack([logits.float().sign().sum(), logits.new_tensor(float(len(logits)))])
         if dist.is_initialized() and dist.get_world_size() > 1:
             dist.all_reduce(told)
-        sure, rows = told[0] / told[1], told[1]
-        step = torch.sign(sure - self.target) * rows / self.pictures
+        self.told.add_(told)
+
+    @torch.no_grad()
+    def adapt(self) -> None:
+        """Move the probability by what was said in the last step, however many passes that had."""
+        if self.target is None:
+            return
+        signs, rows = self.told
+        step = torch.sign(signs - self.target * rows) * rows / self.pictures
         self.probability.copy_((self.probability + step).clamp(0, _MOST))
+        self.told.zero_()

@@ -58,6 +58,7 @@ class Adversarial(nn.Module):
     def begin_turn(self, part: str) -> None:
         """See `Alternating.begin_turn`."""
         self._part = part
+        self.augmentation.adapt()
 
     def product(self) -> str:
         """The generator."""
@@ -101,7 +102,7 @@ class Adversarial(nn.Module):
         # One pass for all: spectral normalisation moves its vectors once a pass.
         logits = self._judge(torch.cat(pieces), rows).float()
         of_real, of_generated, *of_others = logits.split(len(real))
-        self.augmentation.follow(of_real.detach())
+        self.augmentation.listen(of_real.detach())
         judged = of_others[0] if of_others else of_real
         return torch.stack([of_real, of_generated, self._weight * self._penalise(judged, watched)], 1)
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _SMALLEST, _LARGEST_START = 4, 8
-_GROUPS = 8
+_MOST_GROUPS, _LEAST_CHANNELS = 8, 4
+"""Of a group: normalised alone, a channel could not say how strong it is."""
 
 
 def count_halvings(height: int, width: int) -> int:
@@ -41,7 +42,8 @@ class SteeredNorm(nn.Module):
 
     def __init__(self, channels: int, steering: int) -> None:
         super().__init__()
-        groups = next(count for count in range(min(_GROUPS, channels), 0, -1) if channels % count == 0)
+        most = min(_MOST_GROUPS, max(1, channels // _LEAST_CHANNELS))
+        groups = next(count for count in range(most, 0, -1) if channels % count == 0)
         self.normalise = nn.GroupNorm(groups, channels, affine=False)
         self.steer = nn.Linear(steering, 2 * channels)
         nn.init.zeros_(self.steer.weight)

@@ -356,6 +356,7 @@ class JournalForwarder:
             Metric(f"{record['kind']}/{name}", record[name], int(record["time"] * 1000), record["step"])
             for record in records
             for name in _METRICS[record["kind"]]
+            if name in record  # each kind of training has some of them
         ]
         client.log_batch(self._run_id, metrics=metrics)  # one transaction: all of a batch or nothing
         for record in records:
