@@ -1,6 +1,6 @@
 """Image generation: digits judged by the digits champion, CIFAR-10 judged by MobileNetV2.
 
-The bars are those of the same held-out pictures: as many real training pictures, and one Gaussian over pixels.
+The bars are of the same held-out pictures: as many real training pictures, and one Gaussian over pixels.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def describe(name: str, journal: Path, metrics: Path) -> dict[str, Any]:
 
 
 def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """That the distance lies under the bar of the simple baseline; how near it comes to real pictures is told."""
+    """That the distance lies under the bar of the simple baseline, without copies of training pictures."""
     found = []
     for row in rows:
         distance, bars = row["frechet_distance"][0], row["baselines"]
@@ -79,5 +79,6 @@ def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         name = f"{row['data']}, {row['steps']} steps: Frechet distance"
         found.append(target(name, f"below one Gaussian's, {gaussian:.4g}", distance, met=distance < gaussian))
         copied = row["copied_fraction"][0]
-        found.append(target(f"{row['data']}: copies of training pictures", "at most 0.01", copied, met=copied <= 0.01))
+        name = f"{row['data']}: copies of training pictures"
+        found.append(target(name, "at most 0.01", copied, met=copied <= 0.01))
     return found
