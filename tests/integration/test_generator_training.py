@@ -11,10 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from recaster.bases.fetch import fetch_base
+from recaster.bases.reference import parse_reference
 from recaster.core.files import read_json
 from recaster.data.image_sources import read_digits
 from recaster.data.shards import Shard, write_shard
-from recaster.models.generators import build_players
+from recaster.models.generators import build_players, load_generator
+from recaster.models.loading import LoadReport
 from recaster.recipe.load import load_recipe
 from recaster.training.checkpoint import checkpoint_path, find_checkpoints, read_weights
 from recaster.training.disk_need import measure_state
@@ -26,6 +29,7 @@ from tests.faults.training_runs import await_journal, start_training, weights_of
 from tests.integration.training_task import cut_at_half, result_of, train_all
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("generator_training")]
+TINY = ROOT / "recipes" / "image-generation" / "tiny.yaml"
 STEPS, HALF = 10, 5
 _ROUNDING = 2e-5
 _COMMON = [
@@ -67,7 +71,7 @@ def write_digits(folder: Path) -> Path:
 
 def make_plan(prepared: Path, overrides: list[str]) -> dict[str, Any]:
     """The plan that a cast of the tiny recipe would get."""
-    recipe = load_recipe(ROOT / "recipes" / "image-generation" / "tiny.yaml", [*_COMMON, *overrides])
+    recipe = load_recipe(TINY, [*_COMMON, *overrides])
     sections = ("customize", "train", "distributed", "communication")
     return {
         "workload_module": "recaster.workloads.image_generation",
@@ -211,3 +215,38 @@ def test_a_killed_game_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     assert killed.wait(timeout=200) == 0
     assert weights_of(tmp_path / "killed") == weights_of(tmp_path / "whole")
     assert result_of(tmp_path / "killed")["resumed_at"] >= HALF
+
+
+def test_a_trained_generator_is_a_base_with_its_discriminator(runs: Path, tmp_path: Path) -> None:
+    """Exported, fetched as any base, and built again: all weights are loaded, and the picture is the same."""
+    plan = read_json(runs / "whole" / "plan.json")
+    recipe = load_recipe(TINY, _COMMON)
+    artifact, base = tmp_path / "artifact", tmp_path / "base"
+    artifact.mkdir()
+    base.mkdir()
+    WORKLOAD.export(plan, recipe, runs / "whole" / "weights.safetensors", artifact)
+    fetch_base(
+        parse_reference(f"path:{artifact}"),
+        base,
+        downloads=tmp_path,
+        offline=True,
+        licence="CC-BY-4.0",
+        say=str,
+    )
+    further = {**plan["model_arguments"], "architecture": None, "hidden": 999, "noise": 999}
+    again = build_players(further, plan["train"]["adversary"], base)
+    report = again.report
+    assert isinstance(report, LoadReport)
+    assert {name for name in report.reinitialised if not name.startswith("augmentation.")} == set()
+    noise, classes = torch.randn(3, plan["model_arguments"]["noise"]), torch.tensor([0, 5, 9])
+    with torch.no_grad():
+        wanted = load_generator(artifact)(noise, classes)
+        assert torch.equal(again.eval().generator(noise, classes), wanted)
+    assert WORKLOAD.answers(base, _with_labels(tmp_path, recipe.data.labels))
+    imported = (artifact / "modeling.py").read_text()
+    assert "recaster" not in imported.partition('"""')[2].partition('"""')[2]
+
+
+def _with_labels(folder: Path, labels: list[str]) -> Path:
+    (folder / "splits.json").write_text(json.dumps({"labels": labels}))
+    return folder

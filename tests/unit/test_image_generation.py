@@ -380,6 +380,8 @@ def test_a_base_must_be_a_generator_of_this_shape(tmp_path: Path) -> None:
     config.write_text(f'{{"architecture": "generator", "arguments": {own.replace("3", "1", 1)}}}')
     assert find_arguments(arguments, tmp_path)["noise"] == 5
     assert find_arguments(arguments, tmp_path)["classes"] == 10
+    with pytest.raises(RecipeError, match="conditional"):
+        find_arguments({**arguments, "classes": 0}, tmp_path)
 
 
 def test_evaluation_leaves_the_training_s_state_alone() -> None:

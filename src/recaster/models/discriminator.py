@@ -65,6 +65,7 @@ class Discriminator(nn.Module):
         spectral: bool,
     ) -> None:
         super().__init__()
+        self.width = hidden
         stages = count_halvings(height, width)
         residual = architecture == "resnet"
         widths = [channels, *(hidden if residual else hidden * min(4, 2**n) for n in range(stages))]

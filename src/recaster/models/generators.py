@@ -22,6 +22,8 @@ FRESH = {"dcgan": "dcgan", "resnet-gan": "resnet"}
 """What may follow `scratch:`, and its architecture."""
 ADVERSARY = "discriminator.safetensors"
 """Beside a generator's own weights, for whoever trains it further."""
+ADVERSARY_CONFIG = "discriminator.json"
+"""How wide it is."""
 _DATA_ARGUMENTS = ("channels", "height", "width", "classes")
 
 
@@ -50,6 +52,13 @@ def find_arguments(arguments: Mapping[str, Any], base: Path | None) -> dict[str,
             value=", ".join(f"{key} {own[key]} in the base, {arguments[key]} here" for key in odd),
             repair="set data.image to the base's shape and resize the pictures, or begin with fresh weights",
         )
+    if bool(own["classes"]) != bool(arguments["classes"]):
+        raise RecipeError(
+            "The base is conditional, and the recipe is not, or the other way round.",
+            where="model.conditional",
+            value=f"{own['classes']} classes in the base, {arguments['classes']} here",
+            repair=f"set model.conditional to {str(bool(own['classes'])).lower()}",
+        )
     return {**own, "classes": arguments["classes"]}
 
 
@@ -63,8 +72,11 @@ def build_players(arguments: Mapping[str, Any], options: Mapping[str, Any], base
         RecipeError: the base is no generator, or none makes pictures of this size.
         BaseModelError: none of its weights fits.
     """
+    told = read_json(base / ADVERSARY_CONFIG) if base and (base / ADVERSARY_CONFIG).exists() else {}
     try:
-        model = build_adversarial(find_arguments(arguments, base), options, hidden=options["width"])
+        model = build_adversarial(
+            find_arguments(arguments, base), options, hidden=options["width"] or told.get("width")
+        )
     except ValueError as error:
         raise RecipeError(
             "No generator is built for these pictures.",

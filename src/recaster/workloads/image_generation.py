@@ -25,7 +25,14 @@ from recaster.models import generator as generator_source
 from recaster.models.adversarial import Adversarial
 from recaster.models.adversarial_losses import build_adversarial_loss, count_distinct, energy_distance_sum
 from recaster.models.generator import Generator
-from recaster.models.generators import ADVERSARY, FRESH, build_players, find_arguments, load_generator
+from recaster.models.generators import (
+    ADVERSARY,
+    ADVERSARY_CONFIG,
+    FRESH,
+    build_players,
+    find_arguments,
+    load_generator,
+)
 from recaster.models.losses import LossSum
 from recaster.training.trainable import TrainingSet
 
@@ -157,6 +164,7 @@ class ImageGeneration:
         assert isinstance(model, Adversarial)  # noqa: S101
         save_file(model.generator.state_dict(), folder / "model.safetensors")
         save_file(model.discriminator.state_dict(), folder / ADVERSARY)
+        write_json(folder / ADVERSARY_CONFIG, {"width": model.discriminator.width})
         write_artifact(
             folder,
             modeling=Path(generator_source.__file__ or ""),
