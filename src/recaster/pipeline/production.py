@@ -71,7 +71,7 @@ def predict(settings: Settings, name: str, source: Path, *, alias: str = "champi
     with service_errors(settings.tracking_uri):
         model, described = load_model(open_tracking(settings), name, alias)
     kind = described["kind"]
-    shape = {key: value for key, value in described.items() if key != "kind"}
+    shape = {key: value for key, value in described.items() if key not in ("kind", "several_labels")}
     section = DataSection.model_validate({"source": str(source.resolve()), "licence": "-", kind: shape})
     records = list(read_records(section, settings))
     bad = [record for record in records if record.problem]
