@@ -79,7 +79,7 @@ def predict(settings: Settings, name: str, source: Path, *, alias: str = "champi
             value=str(source),
             repair="leave the source out: `recaster predict NAME --samples 16 --to sheet.png`",
         )
-    shape = {key: value for key, value in described.items() if key != "kind"}
+    shape = {key: value for key, value in described.items() if key not in ("kind", "several_labels")}
     section = DataSection.model_validate({"source": str(source.resolve()), "licence": "-", kind: shape})
     records = list(read_records(section, settings))
     bad = [record for record in records if record.problem]

@@ -17,7 +17,7 @@ from recaster.core.files import write_json
 from recaster.data.augmentation import Augmentation
 from recaster.data.picture_set import PictureSet
 from recaster.data.shards import read_shard
-from recaster.models.losses import LossSum, build_loss
+from recaster.models.losses import LossSum, build_loss, count_correct, to_probabilities
 from recaster.models.open_pictures import PROCESSOR, PictureClassifier, describe_processor
 from recaster.models.picture_models import FRESH, build_picture_model, find_architecture, load_picture_model
 from recaster.training.trainable import TrainingSet
@@ -103,8 +103,8 @@ class ImageClassification:
         return build_loss(section, training=training)
 
     def correct(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Rows whose largest logit is the target's."""
-        return (logits.argmax(1) == targets).sum()
+        """Rows with the right answer."""
+        return count_correct(logits, targets)
 
     def export(self, plan: dict[str, Any], recipe: Recipe, weights: Path, folder: Path) -> None:
         """Weights, configuration and preprocessing, and the network's source where it is of this package."""
@@ -113,12 +113,14 @@ class ImageClassification:
         from recaster.customization.build import load_trained
         from recaster.exporting.adapter_form import merge_beside_adapter
         from recaster.exporting.artifact import write_artifact
-        from recaster.exporting.open_folder import write_open_folder
+        from recaster.exporting.open_folder import name_problem, write_open_folder
 
-        base, preprocessing = _base(plan), {"kind": self.kind, **_shape(recipe).model_dump()}
+        base, several = _base(plan), recipe.data.several_labels
+        preprocessing = {"kind": self.kind, **_shape(recipe).model_dump(), "several_labels": several}
         trained = load_trained(self, plan, weights)
         model = merge_beside_adapter(trained, plan, folder, preprocessing=preprocessing)
         if isinstance(model, PictureClassifier):
+            name_problem(model.network, several=several)
             write_open_folder(folder, network=model.network, tokenizer=base or folder)
             write_json(folder / PROCESSOR, describe_processor(model))
             write_json(folder / "preprocessing.json", preprocessing)
@@ -142,11 +144,10 @@ class ImageClassification:
         # Convolutions are about twice as fast so; torch's own types leave the memory format out.
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         pieces = [
-            model(torch.from_numpy(shard.scaled(slice(start, start + _BATCH_ROWS)))).softmax(1)
+            model(torch.from_numpy(shard.scaled(slice(start, start + _BATCH_ROWS))))
             for start in range(0, len(shard.labels), _BATCH_ROWS)
         ]
-        probabilities = torch.cat(pieces).double().numpy()
-        return probabilities / probabilities.sum(1, keepdims=True), shard.labels
+        return to_probabilities(torch.cat(pieces), torch.from_numpy(shard.labels)).numpy(), shard.labels
 
     def metrics(self, section: EvaluateSection) -> Mapping[str, MetricFunction]:
         """Those of classification, and top-5 accuracy."""
