@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from recaster.recipe.section import Fraction, Section, Seed
 
-KINDS = ("image", "boxes", "text", "chat", "corpus")
+KINDS = ("image", "boxes", "text", "chat", "corpus", "trees")
 """What a record can be; the section of `data` of that name describes it."""
 
 
@@ -98,6 +98,20 @@ class CorpusShape(Section):
         return self
 
 
+class TreeShape(Section):
+    """What every sentence with a tree must look like, and what a parser is to find."""
+
+    max_words: int = Field(default=200, ge=2, le=1000)
+    """A longer sentence is a broken record; of raw text it is cut there."""
+    projective: bool = False
+    """No arcs cross: the parser finds the best tree of that kind (Eisner 1996), and a sentence whose arcs do
+    cross is a broken record. Else it finds the best of all trees (Chu and Liu 1965, Edmonds 1967)."""
+    min_lemma_rule: int = Field(default=3, ge=1)
+    """How often the training split must make a lemma out of a form in the same way for that to be learned."""
+    segmenter_epochs: int = Field(default=4, ge=1, le=100)
+    """Passes over the training split's running text for the network that finds sentences and tokens."""
+
+
 class Subset(Section):
     """A part of a large data set."""
 
@@ -117,15 +131,15 @@ class PublishedSplits(Section):
 
 
 class DataSection(Section):
-    """Which data, under which licence, with which labels. One of `image`, `boxes`, `text`, `chat` and
-    `corpus` is there.
+    """Which data, under which licence, with which labels. One of `image`, `boxes`, `text`, `chat`,
+    `corpus` and `trees` is there.
     """
 
     source: str = Field(min_length=1)
     """`builtin:digits`, a file or folder relative to the project, or `https://…#sha256=…`. Pictures: JSON
     lines, CSV, a folder of pictures by label. Boxes: COCO JSON, VOC XML, YOLO text, JSON lines. Text: JSON
     lines, CSV, TSV, or lines of `LABEL text`. A corpus: these with a column `text`, .txt files, or a folder
-    of such."""
+    of such. Trees: CoNLL-U, or a folder of it."""
     published_splits: PublishedSplits = PublishedSplits()
     """Records of the others that equal one of these are left out of training."""
     subset: Subset | None = None
@@ -147,6 +161,8 @@ class DataSection(Section):
     """What every conversation must look like."""
     corpus: CorpusShape | None = None
     """What every document of plain text must look like."""
+    trees: TreeShape | None = None
+    """What every sentence with a tree must look like."""
 
     @property
     def kind(self) -> str:

@@ -153,6 +153,23 @@ class Augmentation(Section):
         return bool(self.mixup_alpha or self.cutmix_alpha)
 
 
+class ParsingWeights(Section):
+    """How much each part of a parser's loss counts."""
+
+    heads: float = Field(default=1.0, gt=0)
+    """Which word each depends on."""
+    relations: float = Field(default=1.0, gt=0)
+    """By which relation."""
+    upos: float = Field(default=0.5, gt=0)
+    """Universal part of speech."""
+    xpos: float = Field(default=0.5, gt=0)
+    """The treebank's own part of speech."""
+    features: float = Field(default=0.5, gt=0)
+    """Morphological features, all together as one class."""
+    lemmas: float = Field(default=0.5, gt=0)
+    """The rule that makes the lemma."""
+
+
 class Loss(Section):
     """What training makes small."""
 
@@ -171,6 +188,8 @@ class Loss(Section):
     """Share of the target's probability that is spread over all classes; of cross-entropy."""
     gamma: float = Field(default=2.0, ge=0)
     """How much less an easy target counts; of focal."""
+    weights: ParsingWeights = ParsingWeights()
+    """Of dependency-parsing."""
     consistency: float = Field(default=0.0, ge=0)
     """Answer each row twice, under different dropout, and add so much of the two answers' divergence: half
     of R-Drop's alpha (Liang et al. 2021). Above 0 a step takes twice the time."""
