@@ -56,7 +56,8 @@ class Letters(nn.Module):
         """`(rows, words, 100)` of letters' numbers `(rows, words, letters)`, -1 where there is none."""
         vectors = self.vectors(letters.flatten(0, 1) + 1)
         largest: Tensor = F.relu(self.filters(vectors.transpose(1, 2))).amax(2)
-        return largest.unflatten(0, letters.shape[:2])
+        of_words: Tensor = largest.unflatten(0, letters.shape[:2])
+        return of_words
 
 
 class OpenWords(nn.Module):

@@ -26,6 +26,8 @@ CHARACTER_COLUMNS = 1 + 20
 PIECES_FROM = CHARACTER_COLUMNS
 _PIECES = 8
 """Of a word, at most."""
+SPECIAL_PIECES = 2
+"""That begin and end an encoder's row."""
 TAGS = ("upos", "xpos", "feats", "lemmas")
 NO_TARGET = -1
 UNKNOWN = ""

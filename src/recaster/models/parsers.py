@@ -18,15 +18,10 @@ from recaster.core.files import read_json
 from recaster.models.bert_encoder import read_size, rename_published
 from recaster.models.dependency_parser import DependencyParser, OpenWords, build_model
 from recaster.models.loading import load_state, read_state
-from recaster.models.parser_columns import Pieces
-from recaster.models.segmenter import Segmenter
-from recaster.models.sentence_parser import SentenceParser, build_segmenter
+from recaster.models.parser_columns import SPECIAL_PIECES, Pieces
+from recaster.models.sentence_parser import SentenceParser, assemble
 
 SEGMENTER, VOCABULARY = "segmenter.safetensors", "vocabulary.json"
-_SPECIAL_PLACES = 2
-"""Of an encoder's row: the pieces that begin and end it."""
-_OTHER_LETTERS = 3
-"""Of a segmenter: the unknown one, the space, the end of a paragraph."""
 
 
 def read_encoder(base: Path) -> dict[str, Any]:
@@ -48,7 +43,7 @@ def read_encoder(base: Path) -> dict[str, Any]:
 
 def most_pieces(size: Mapping[str, Any]) -> int:
     """How many pieces of words an encoder's row has room for."""
-    return int(size["places"]) - _SPECIAL_PLACES
+    return int(size["places"]) - SPECIAL_PIECES
 
 
 def build_parser(arguments: Mapping[str, Any], base: Path | None) -> DependencyParser:
@@ -65,13 +60,6 @@ def build_parser(arguments: Mapping[str, Any], base: Path | None) -> DependencyP
     return model
 
 
-def load_segmenter(file: Path, vocabulary: Mapping[str, Any]) -> Segmenter:
-    """The segmenter of a prepared folder, or of an artifact."""
-    segmenter = build_segmenter(characters=len(vocabulary["tokens"]["letters"]) + _OTHER_LETTERS)
-    segmenter.load_state_dict(load_file(file))
-    return segmenter
-
-
 def load_parser(artifact: Path, pieces: Pieces | None) -> SentenceParser:
     """The parser of an exported artifact.
 
@@ -80,14 +68,7 @@ def load_parser(artifact: Path, pieces: Pieces | None) -> SentenceParser:
     """
     arguments = read_json(artifact / "config.json")["arguments"]
     about, vocabulary = read_json(artifact / "preprocessing.json"), read_json(artifact / VOCABULARY)
-    model = build_model(**arguments)
-    model.load_state_dict(read_state(artifact))
-    return SentenceParser(
-        model,
-        load_segmenter(artifact / SEGMENTER, vocabulary),
-        vocabulary,
-        pieces=pieces,
-        most_pieces=most_pieces(arguments["encoder"]) if arguments["encoder"] else 0,
-        most_words=about["max_words"],
-        projective=about["projective"],
-    )
+    parser = assemble(arguments, vocabulary, about, pieces=pieces)
+    parser.model.load_state_dict(read_state(artifact))
+    parser.segmenter.load_state_dict(load_file(artifact / SEGMENTER))
+    return parser

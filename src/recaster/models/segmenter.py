@@ -26,6 +26,8 @@ _CONTEXT = sum(_DILATIONS) * (_REACH // 2)
 _CHUNK, _ROW, _BATCH = 4096, 512, 16
 _LEAST_SHARE, _LEAST_TIMES = 0.5, 2
 _PARAGRAPH = "\n"
+_OTHERS = ("", " ", _PARAGRAPH)
+"""Before the letters: an unknown one, a space, the end of a paragraph."""
 
 
 class Segmenter(nn.Module):
@@ -49,6 +51,11 @@ class Segmenter(nn.Module):
             states = states + found if number else found
         logits: Tensor = self.decide(states.transpose(1, 2))
         return logits
+
+
+def build_segmenter(letters: Sequence[str]) -> Segmenter:
+    """The network for these letters, with fresh weights."""
+    return Segmenter(len(letters) + len(_OTHERS))
 
 
 def learn_tokens(sentences: Sequence[Sentence]) -> dict[str, Any]:
@@ -90,7 +97,7 @@ def train_segmenter(
     text, classes = label_letters(sentences)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Segmenter(len(letters) + 3)
+        model = build_segmenter(letters)
         numbers, wanted = _number(text, letters), torch.tensor(classes)
         rows = _cut(numbers, fill=0), _cut(wanted, fill=_NO_CLASS)
         optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
@@ -136,8 +143,7 @@ def label_letters(sentences: Sequence[Sentence]) -> tuple[str, list[int]]:
 
 
 def _number(text: str, letters: Sequence[str]) -> Tensor:
-    """0: unknown, 1: space, 2: the end of a paragraph, then the letters."""
-    known = {letter: number for number, letter in enumerate(letters, start=3)} | {" ": 1, _PARAGRAPH: 2}
+    known = {letter: number for number, letter in enumerate((*_OTHERS, *letters))}
     return torch.tensor([known.get(letter, 0) for letter in text], dtype=torch.long)
 
 

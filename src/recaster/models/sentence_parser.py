@@ -6,7 +6,8 @@
 
 This file and what it shares import only torch: they travel with every exported parser as `modeling.py`.
 
-    parser = SentenceParser(model, segmenter, vocabulary, pieces=None, …)     models and JSON of the folder
+    parser = assemble(config["arguments"], vocabulary, preprocessing)     JSON of the folder
+    parser.model.load_state_dict(…), parser.segmenter.load_state_dict(…)
     print(parser.parse("I don't know."))
 """
 
@@ -27,17 +28,17 @@ from recaster.models.conllu import (
     write_sentences,
 )
 from recaster.models.dependency_parser import DependencyParser, build_model
-from recaster.models.parser_columns import ColumnDecoder, Pieces, WordEncoder, stack_rows
-from recaster.models.segmenter import Segmenter, TextSplitter
+from recaster.models.parser_columns import (
+    SPECIAL_PIECES,
+    ColumnDecoder,
+    Pieces,
+    WordEncoder,
+    stack_rows,
+)
+from recaster.models.segmenter import Segmenter, TextSplitter, build_segmenter
 
-__all__ = ["SentenceParser", "build_model", "build_segmenter"]
 _BATCH_WORDS = 1500
 """Of sentences of like length that are parsed together."""
-
-
-def build_segmenter(*, characters: int) -> Segmenter:
-    """The segmenter's network with fresh weights, for as many letters."""
-    return Segmenter(characters)
 
 
 class SentenceParser:
@@ -54,10 +55,11 @@ class SentenceParser:
         most_words: int,
         projective: bool,
     ) -> None:
-        self._model = model.eval()
+        self.model = model.eval()
         self._encoder = WordEncoder(vocabulary, pieces, most_pieces=most_pieces)
         self._decoder = ColumnDecoder(vocabulary, projective=projective)
-        self._splitter = TextSplitter(segmenter.eval(), vocabulary["tokens"], most_words=most_words)
+        self.segmenter = segmenter.eval()
+        self._splitter = TextSplitter(segmenter, vocabulary["tokens"], most_words=most_words)
         self._most_words = most_words
 
     def parse(self, text: str) -> str:
@@ -99,7 +101,7 @@ class SentenceParser:
 
     def _parse_into(self, found: list[Sentence], places: Sequence[int]) -> None:
         rows = [self._encoder.encode([word.form for word in found[place].words]) for place in places]
-        seen = self._model(stack_rows(rows, self._encoder.columns)).float()
+        seen = self.model(stack_rows(rows, self._encoder.columns)).float()
         for place, one in zip(places, seen, strict=True):
             found[place] = self._decoder.fill_in(found[place], one)
 
@@ -108,3 +110,30 @@ def strip_annotation(sentence: Sentence) -> Sentence:
     """Its words and tokens alone, as a parser gets them."""
     words = tuple(Word(form=word.form, misc=word.misc) for word in sentence.words)
     return replace(sentence, words=words, empty_nodes=())
+
+
+def assemble(
+    arguments: Mapping[str, Any],
+    vocabulary: Mapping[str, Any],
+    about: Mapping[str, Any],
+    *,
+    pieces: Pieces | None = None,
+) -> SentenceParser:
+    """A parser whose networks, `model` and `segmenter`, still want their weights.
+
+    Args:
+        arguments: of `build_model`, from config.json.
+        vocabulary: vocabulary.json.
+        about: preprocessing.json.
+        pieces: numbers of a word's pieces, without special ones, by tokenizer.json; where that is there.
+    """
+    encoder = arguments["encoder"]
+    return SentenceParser(
+        build_model(**arguments),
+        build_segmenter(vocabulary["tokens"]["letters"]),
+        vocabulary,
+        pieces=pieces,
+        most_pieces=encoder["places"] - SPECIAL_PIECES if encoder else 0,
+        most_words=about["max_words"],
+        projective=about["projective"],
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from recaster.core.errors import DataError, RecipeError
 from recaster.core.files import read_json
 from recaster.core.settings import Settings
+from recaster.pipeline.given_text import write_given
 
 if TYPE_CHECKING:
     from recaster.data.records import RawRecord
@@ -54,19 +56,37 @@ def roll_back_champion(settings: Settings, name: str) -> dict[str, Any]:
         return {"name": name, **asdict(roll_back(open_tracking(settings), name))}
 
 
-def predict(settings: Settings, name: str, source: Path, *, alias: str = "champion") -> list[dict[str, Any]]:
+def predict(
+    settings: Settings, name: str, source: Path | bytes, *, alias: str = "champion"
+) -> list[dict[str, Any]]:
     """Labels and probabilities, or replies, for the records in `source`, by the version that `alias` names.
+
+    Args:
+        source: a file or folder, or what came through standard input.
 
     Raises:
         DataError: a record cannot be read; nothing is predicted then.
     """
-    from recaster.data.sources import read_records
-    from recaster.recipe.data import DataSection
     from recaster.registry.versions import load_model
     from recaster.tracking.runs import open_tracking, service_errors
 
     with service_errors(settings.tracking_uri):
         model, described = load_model(open_tracking(settings), name, alias)
+    if isinstance(source, bytes):
+        with tempfile.TemporaryDirectory() as folder:
+            return _answer(settings, model, described, write_given(source, described["kind"], Path(folder)))
+    return _answer(settings, model, described, source)
+
+
+def _answer(settings: Settings, model: Any, described: dict[str, Any], source: Path) -> list[dict[str, Any]]:
+    """What `model` says of the records at `source`.
+
+    Args:
+        described: the artifact's preprocessing.json.
+    """
+    from recaster.data.sources import read_records
+    from recaster.recipe.data import DataSection
+
     kind = described["kind"]
     shape = {key: value for key, value in described.items() if key != "kind"}
     section = DataSection.model_validate({"source": str(source.resolve()), "licence": "-", kind: shape})

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from recaster.recipe.section import Fraction, Section, Seed
+from recaster.recipe.trees import TreeShape
 
 KINDS = ("image", "boxes", "text", "chat", "corpus", "trees")
 """What a record can be; the section of `data` of that name describes it."""
@@ -96,20 +97,6 @@ class CorpusShape(Section):
         if self.objective == "causal" and "masked_fraction" in self.model_fields_set:
             raise ValueError("masked_fraction belongs to the objective masked; remove it")
         return self
-
-
-class TreeShape(Section):
-    """What every sentence with a tree must look like, and what a parser is to find."""
-
-    max_words: int = Field(default=200, ge=2, le=1000)
-    """A longer sentence is a broken record; of raw text it is cut there."""
-    projective: bool = False
-    """No arcs cross: the parser finds the best tree of that kind (Eisner 1996), and a sentence whose arcs do
-    cross is a broken record. Else it finds the best of all trees (Chu and Liu 1965, Edmonds 1967)."""
-    min_lemma_rule: int = Field(default=3, ge=1)
-    """How often the training split must make a lemma out of a form in the same way for that to be learned."""
-    segmenter_epochs: int = Field(default=4, ge=1, le=100)
-    """Passes over the training split's running text for the network that finds sentences and tokens."""
 
 
 class Subset(Section):

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from recaster.recipe.section import Section, Seed
+from recaster.recipe.trees import ParsingWeights
 
 _OPTIMIZER_OPTIONS: dict[str, frozenset[str]] = {
     "sgd": frozenset({"momentum", "nesterov"}),
@@ -151,23 +152,6 @@ class Augmentation(Section):
     def mixes(self) -> bool:
         """Whether a sample's target is several labels' shares."""
         return bool(self.mixup_alpha or self.cutmix_alpha)
-
-
-class ParsingWeights(Section):
-    """How much each part of a parser's loss counts."""
-
-    heads: float = Field(default=1.0, gt=0)
-    """Which word each depends on."""
-    relations: float = Field(default=1.0, gt=0)
-    """By which relation."""
-    upos: float = Field(default=0.5, gt=0)
-    """Universal part of speech."""
-    xpos: float = Field(default=0.5, gt=0)
-    """The treebank's own part of speech."""
-    features: float = Field(default=0.5, gt=0)
-    """Morphological features, all together as one class."""
-    lemmas: float = Field(default=0.5, gt=0)
-    """The rule that makes the lemma."""
 
 
 class Loss(Section):

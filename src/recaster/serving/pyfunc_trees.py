@@ -76,20 +76,12 @@ def open_parser(folder: Path) -> Any:
     config: dict[str, Any] = json.loads((folder / "config.json").read_text())
     about: dict[str, Any] = json.loads((folder / "preprocessing.json").read_text())
     vocabulary: dict[str, Any] = json.loads((folder / "vocabulary.json").read_text())
-    model = modeling.build_model(**config["arguments"])
-    model.load_state_dict(load_file(folder / "model.safetensors"))
-    segmenter = modeling.build_segmenter(characters=len(vocabulary["tokens"]["letters"]) + 3)
-    segmenter.load_state_dict(load_file(folder / "segmenter.safetensors"))
-    encoder = config["arguments"]["encoder"]
-    return modeling.SentenceParser(
-        model,
-        segmenter,
-        vocabulary,
-        pieces=_open_pieces(folder / "tokenizer.json") if encoder else None,
-        most_pieces=encoder["places"] - 2 if encoder else 0,
-        most_words=about["max_words"],
-        projective=about["projective"],
-    )
+    tokenizer = folder / "tokenizer.json"
+    pieces = _open_pieces(tokenizer) if tokenizer.exists() else None
+    parser = modeling.assemble(config["arguments"], vocabulary, about, pieces=pieces)
+    parser.model.load_state_dict(load_file(folder / "model.safetensors"))
+    parser.segmenter.load_state_dict(load_file(folder / "segmenter.safetensors"))
+    return parser
 
 
 def _open_pieces(file: Path) -> Any:

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from recaster.data.contract import RowRule
-    from recaster.recipe.data import TreeShape
     from recaster.recipe.schema import EvaluateSection, Recipe
+    from recaster.recipe.trees import TreeShape
     from recaster.workloads.protocol import MetricFunction
 
 _WEIGHTS = ("heads", "relations", "upos", "xpos", "features", "lemmas")
