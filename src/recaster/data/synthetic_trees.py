@@ -15,7 +15,7 @@ from pathlib import Path
 from recaster.data.records import RawRecord
 from recaster.models.conllu import Sentence, Span, Word, write_sentence
 
-_SENTENCES, _PARAGRAPH = 400, 5
+_SENTENCES, _PARAGRAPH = 300, 5
 _NOUNS = ("cat", "dog", "teacher", "river", "boat", "garden", "letter", "child", "city", "story")
 _NAMES = ("Anna", "Omar", "Lima", "Oslo", "Kyoto", "Lagos")
 _VERBS = ("see", "paint", "visit", "need", "like", "follow")
@@ -34,7 +34,7 @@ def source_file() -> Path:
 
 
 def make_trees() -> Iterator[RawRecord]:
-    """400 sentences, in paragraphs of five; always the same."""
+    """300 sentences, in paragraphs of five; always the same."""
     chosen = random.Random(23)
     for number in range(_SENTENCES):
         name = f"tree-{number:04d}"

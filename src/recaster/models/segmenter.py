@@ -23,7 +23,7 @@ INSIDE, TOKEN_ENDS, SENTENCE_ENDS = range(3)
 _NO_CLASS = -1
 _WIDTH, _REACH, _DILATIONS = 48, 5, (1, 3, 9)
 _CONTEXT = sum(_DILATIONS) * (_REACH // 2)
-_CHUNK, _ROW, _BATCH = 4096, 512, 16
+_CHUNK, _ROW, _BATCH = 4096, 256, 32
 _LEAST_SHARE, _LEAST_TIMES = 0.5, 2
 _PARAGRAPH = "\n"
 _OTHERS = ("", " ", _PARAGRAPH)
@@ -101,10 +101,12 @@ def train_segmenter(
         numbers, wanted = _number(text, letters), torch.tensor(classes)
         rows = _cut(numbers, fill=0), _cut(wanted, fill=_NO_CLASS)
         optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-        steps = epochs * -(-len(rows[0]) // _BATCH)
+        # Of little text smaller batches, or there would hardly be a step.
+        batch = max(1, min(_BATCH, len(rows[0]) // 8))
+        steps = epochs * -(-len(rows[0]) // batch)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps + 1)
         for _ in range(epochs):
-            for chosen in torch.randperm(len(rows[0])).split(_BATCH):
+            for chosen in torch.randperm(len(rows[0])).split(batch):
                 logits = model(rows[0][chosen])
                 loss = F.cross_entropy(
                     logits.flatten(0, 1), rows[1][chosen].flatten(), ignore_index=_NO_CLASS
