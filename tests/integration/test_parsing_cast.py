@@ -1,8 +1,10 @@
-"""Parsers from sentences with trees to answers elsewhere, over LSTMs and over an open encoder."""
+"""Parsers as artifacts, over LSTMs and over an open encoder: what they answer here and elsewhere."""
 
 from __future__ import annotations
 
-import shutil
+import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,32 +12,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from recaster import pipeline
 from recaster.core.errors import RecipeError
-from recaster.core.files import read_json
-from recaster.core.progress import SilentReporter
+from recaster.customization.build import build_customized
+from recaster.data.packed import write_packed
 from recaster.data.synthetic_trees import make_trees
 from recaster.data.tree_shards import read_split_sentences
+from recaster.evaluation.parse_report import measure_raw
+from recaster.exporting.card import _PARSING
 from recaster.models.conllu import find_cycle, join_text, parse_sentence, split_blocks, write_sentences
-from recaster.workloads.dependency_parsing import open_parser
+from recaster.recipe.load import load_recipe
+from recaster.recipe.schema import Recipe
+from recaster.workloads.dependency_parsing import WORKLOAD, open_parser
 from tests.conftest import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-_QUICK = ("train.epochs=2", "data.trees.segmenter_epochs=4", "evaluate.samples=2")
-
-
-def _open_cast(folder: Path, *overrides: str) -> pipeline.Cast:
-    recipe = folder / "recipes" / "tiny.yaml"
-    recipe.parent.mkdir()
-    shutil.copy(ROOT / "recipes" / "dependency-parsing" / "tiny.yaml", recipe)
-    shutil.copy(ROOT / "dvc.yaml", folder)
-    return pipeline.open_cast(recipe, [*_QUICK, *overrides])
+_TINY = ROOT / "recipes" / "dependency-parsing" / "tiny.yaml"
 
 
 def _write_base(folder: Path) -> Path:
     """A small BERT with fresh weights, and the tokenizer of the synthetic sentences."""
-    import torch
     from transformers import AutoConfig, AutoModel
 
     from recaster.data.tokenizers import train_byte_pairs
@@ -49,61 +46,103 @@ def _write_base(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("body", ["lstm", pytest.param("bert", marks=pytest.mark.campaign)])
-def test_a_cast_and_its_answers(body: str, tmp_path: Path) -> None:
-    overrides: list[str] = []
-    if body == "bert":
-        base = _write_base(tmp_path / "base")
-        overrides = [f"model.base=path:{base}", "model.licence=MIT", "accept_licences=[Apache-2.0, MIT]"]
-        overrides += ["data.trees.projective=true"]
-    cast = _open_cast(tmp_path, *overrides)
-    evaluated = pipeline.run_to(cast, "evaluate", SilentReporter())
-    artifact = pipeline.run_to(cast, "export", SilentReporter()).path
-    prepared = pipeline.run_to(cast, "prepare", SilentReporter())
-    assert prepared.facts["words"]["test"] > 5 * prepared.facts["rows"]["test"]
-    tables = read_json(evaluated.path / "metrics.json")
-    assert set(tables["raw_text"]) >= {"Tokens", "Sentences", "Words", "LAS", "CLAS", "UFeats"}
-    assert (evaluated.path / "attachment.png").exists() and len(tables["samples"]) == 2
+def _prepare(recipe: Recipe, base: Path | None, folder: Path) -> Path:
+    raw, prepared = folder / "raw", folder / "prepared"
+    raw.mkdir()
+    prepared.mkdir()
+    rows = write_packed(make_trees(), raw)
+    facts = WORKLOAD.prepare(recipe, raw, np.arange(rows), base, prepared)
+    assert facts["words"]["test"] > 5 * facts["rows"]["test"]
+    return prepared
+
+
+def _export(recipe: Recipe, base: Path | None, prepared: Path, folder: Path) -> Path:
+    """The artifact of a parser as it begins, but with heads that prefer something."""
+    plan = {
+        "prepared": str(prepared),
+        "base": str(base) if base else None,
+        "teacher": None,
+        "model_arguments": WORKLOAD.model_arguments(recipe),
+        "train": recipe.train.model_dump(),
+        "customize": recipe.customize.model_dump(),
+    }
+    model: Any = build_customized(WORKLOAD, plan)
+    torch.manual_seed(3)
+    for part in (model.arcs, model.relations):
+        torch.nn.init.normal_(part.weight, std=0.3)
+    save_file(model.state_dict(), folder / "weights.safetensors")
+    artifact = folder / "artifact"
+    artifact.mkdir()
+    WORKLOAD.export(plan, recipe, folder / "weights.safetensors", artifact)
+    return artifact
+
+
+@pytest.mark.parametrize("body", ["lstm", "bert"])
+def test_an_artifact_answers_alike_everywhere(body: str, tmp_path: Path) -> None:
+    base = _write_base(tmp_path / "base") if body == "bert" else None
+    recipe = load_recipe(
+        _TINY, ["data.trees.segmenter_epochs=3", f"data.trees.projective={str(body == 'bert').lower()}"]
+    )
+    prepared = _prepare(recipe, base, tmp_path)
+    artifact = _export(recipe, base, prepared, tmp_path)
 
     from recaster.serving import pyfunc_trees
 
     served = pyfunc_trees.TreeFinder()
     served.load_context(SimpleNamespace(artifacts={"model": str(artifact)}))  # type: ignore[arg-type]
-    parser, gold = open_parser(artifact), read_split_sentences(prepared.path, "test")[:12]
+    parser, gold = open_parser(artifact), read_split_sentences(prepared, "test")
     texts = [join_text(gold), write_sentences(gold), "", "שלום 😀"]
     frame: Any = served.predict(None, pd.DataFrame({"text": texts}))  # type: ignore[arg-type]
     assert list(frame["conllu"]) == [parser.parse(text) for text in texts]
-    assert list(frame["sentences"])[1:3] == [12, 0] and frame["words"][1] == sum(len(s.words) for s in gold)
-    for one in [parse_sentence(block) for block in split_blocks("\n\n".join(frame["conllu"]))]:
-        heads = [word.head or 0 for word in one.words]
+    assert list(frame["sentences"])[1:3] == [len(gold), 0]
+    for block in split_blocks("\n\n".join(frame["conllu"])):
+        words = parse_sentence(block).words
+        heads = [word.head or 0 for word in words]
         assert heads.count(0) == 1 and not find_cycle(heads)
-        assert all(word.deprel != "_" and word.upos != "_" for word in one.words)
+        assert all(word.deprel != "_" and word.upos != "_" for word in words)
     # What is parsed of sentences in CoNLL-U keeps their comments, tokens and spaces.
     again = [parse_sentence(block) for block in split_blocks(frame["conllu"][1])]
     assert [(one.comments, one.spans, one.text()) for one in again] == [
         (one.comments, one.spans, one.text()) for one in gold
     ]
-    counts, targets = np.load(evaluated.path / "predictions.npy"), np.load(evaluated.path / "targets.npy")
-    assert counts[:12, 0].sum() == sum(
+    counts, targets = WORKLOAD.predict(artifact, prepared, "test")
+    right = sum(
         mine.head == theirs.head
         for one, other in zip(gold, again, strict=True)
         for mine, theirs in zip(one.words, other.words, strict=True)
     )
-    assert targets[:12, 0].sum() == frame["words"][1]
+    assert (counts[:, 0].sum(), targets[:, 0].sum()) == (right, frame["words"][1])
+    raw = measure_raw(parser, gold)["raw_text"]
+    assert raw["Tokens"] > raw["LAS"] >= 0.0 and set(raw) >= {"Sentences", "Words", "CLAS", "UFeats"}
+    with pytest.raises(ValueError, match="and the model takes 60"):
+        parser.parse("\n".join(f"{n}\tw\t_\t_\t_\t_\t_\t_\t_\t_" for n in range(1, 62)))
+    _check_without_us(artifact, parser.parse("A text, or sentences in CoNLL-U."))
 
 
-def test_what_does_not_fit_is_said_before_any_work(tmp_path: Path) -> None:
-    for override, told in (
+def _check_without_us(artifact: Path, wanted: str) -> None:
+    """The card's own lines, in a process that knows nothing of this project."""
+    code = "import sys; assert 'recaster' not in sys.modules; sys.path.insert(0, '.')\n" + "\n".join(_PARSING)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], cwd=artifact, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == wanted + "\n"
+    assert json.loads((artifact / "config.json").read_text())["architecture"] == "sentence_parser"
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
         ("train.loss.name=focal", "has the loss cross-entropy"),
         ("train.loss.label_smoothing=0.1", "without label_smoothing"),
         ("data.labels=[a, b]", "data.labels is for classes"),
-    ):
-        folder = tmp_path / override.replace("=", "-").replace(".", "-")
-        folder.mkdir()
-        with pytest.raises(RecipeError, match=told):
-            _open_cast(folder, override)
-    folder = tmp_path / "other"
-    folder.mkdir()
-    shutil.copy(ROOT / "recipes" / "text-classification" / "tiny.yaml", folder / "tiny.yaml")
+    ],
+)
+def test_what_does_not_fit_is_said_before_any_work(override: str, told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        load_recipe(_TINY, [override])
+
+
+def test_weights_of_a_parser_are_of_no_other_workload() -> None:
     with pytest.raises(RecipeError, match="weights belongs to workload dependency-parsing"):
-        pipeline.open_cast(folder / "tiny.yaml", ["train.loss.weights.upos=2.0"])
+        load_recipe(ROOT / "recipes" / "text-classification" / "tiny.yaml", ["train.loss.weights.upos=2.0"])
