@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ from recaster.pipeline.given_text import write_given
 if TYPE_CHECKING:
     from recaster.data.records import RawRecord
     from recaster.models.replies import ChatVoice
-    from recaster.recipe.data import DataSection
+    from recaster.recipe.data import BoxShape, DataSection
 
 _DESCRIBED = "preprocessing.json"
 
@@ -61,6 +62,8 @@ def predict(
 ) -> list[dict[str, Any]]:
     """Labels and probabilities, or replies, for the records in `source`, by the version that `alias` names.
 
+    Boxes are in the pixels of each picture as it is shown, whatever size the model sees.
+
     Args:
         source: a file or folder, or what came through standard input.
 
@@ -100,7 +103,32 @@ def _answer(settings: Settings, model: Any, described: dict[str, Any], source: P
             repair="correct them; docs/howto/own-data.md says which forms are read",
         )
     frame: Any = model.predict(_to_input(records, section))
-    return [{"id": record.id, **row} for record, row in zip(records, frame.to_dict("records"), strict=True)]
+    rows = frame.to_dict("records")
+    if section.boxes:
+        rows = [_in_own_pixels(row, record, section.boxes) for record, row in zip(records, rows, strict=True)]
+    return [{"id": record.id, **row} for record, row in zip(records, rows, strict=True)]
+
+
+def _in_own_pixels(row: dict[str, Any], record: RawRecord, shape: BoxShape) -> dict[str, Any]:
+    """`row` with its boxes in the pixels of the picture as it came, which the model saw resized."""
+    from recaster.data.boxes import read_sides, unfit_sides
+
+    if record.shown is None or shape.resize == "refuse":
+        return row
+    size = (shape.height, shape.width)
+    boxes = [
+        {
+            **box,
+            "box": [
+                round(side, 2)
+                for side in unfit_sides(
+                    read_sides(box["box"]), before=record.shown, after=size, resize=shape.resize
+                )
+            ],
+        }
+        for box in json.loads(row["boxes"])
+    ]
+    return {**row, "boxes": json.dumps(boxes)}
 
 
 def open_voice(settings: Settings, name: str, *, alias: str = "champion") -> ChatVoice:
