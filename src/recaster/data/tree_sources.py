@@ -16,7 +16,7 @@ from pathlib import Path
 from recaster.core.errors import DataError
 from recaster.data.records import RawRecord
 from recaster.data.text_sources import read_texts
-from recaster.models.conllu import parse_sentence
+from recaster.models.conllu import is_conllu, parse_sentence
 
 _KINDS = (".conllu", ".conll", ".jsonl", ".txt")
 
@@ -96,7 +96,7 @@ def _to_record(path: Path, first: int, lines: list[str], problem: str) -> RawRec
 def _check_columns(record: RawRecord) -> RawRecord:
     """A record of a JSON line, with a problem where it seems to be CoNLL-U and is not."""
     text = (record.text or "").strip("\n")
-    if record.problem or "\t" not in text:
+    if record.problem or not is_conllu(text):
         return replace(record, text=text)
     try:
         parse_sentence(text)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from recaster.data.records import RawRecord
     from recaster.models.replies import ChatVoice
     from recaster.recipe.data import BoxShape, DataSection
+    from recaster.recipe.trees import TreeShape
 
 _DESCRIBED = "preprocessing.json"
 
@@ -163,6 +164,8 @@ def _to_input(records: list[RawRecord], section: DataSection) -> Any:
 
         if section.chat:
             return pd.DataFrame({"messages": [_to_question(record) for record in records]})
+        if section.trees:
+            _check_lengths(records, section.trees)
         return pd.DataFrame({"text": [record.text for record in records]})
     import numpy as np
 
@@ -176,6 +179,22 @@ def _to_input(records: list[RawRecord], section: DataSection) -> Any:
             repair=f"bring it to (height, width, channels) {shape}",
         )
     return np.stack(pixels).astype(np.float32)
+
+
+def _check_lengths(records: list[RawRecord], shape: TreeShape) -> None:
+    """Refuse sentences in CoNLL-U that are too long; raw text is cut."""
+    from recaster.models.conllu import is_conllu, parse_sentence
+
+    for record in records:
+        if not is_conllu(record.text or ""):
+            continue
+        if (words := len(parse_sentence(record.text or "").words)) > shape.max_words:
+            raise DataError(
+                "A sentence is longer than the model takes.",
+                where=record.where,
+                value=f"{words} words",
+                repair=f"cut it to {shape.max_words}, or train with a larger data.trees.max_words",
+            )
 
 
 def _to_question(record: RawRecord) -> list[dict[str, str]]:
