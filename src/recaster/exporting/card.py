@@ -322,7 +322,8 @@ def _limits(recipe: Recipe) -> list[str]:
             "treebank's genres, conventions and biases."
         )
     if recipe.data.labels:
-        lines.append("It knows no other labels, and gives one of these to any input.")
+        given = "any number" if recipe.data.several_labels else "one"
+        lines.append(f"It knows no other labels, and gives {given} of these to any input.")
     return lines
 
 

@@ -92,7 +92,7 @@ def _answer(settings: Settings, model: Any, described: dict[str, Any], source: P
     from recaster.recipe.data import DataSection
 
     kind = described["kind"]
-    shape = {key: value for key, value in described.items() if key != "kind"}
+    shape = {key: value for key, value in described.items() if key not in ("kind", "several_labels")}
     section = DataSection.model_validate({"source": str(source.resolve()), "licence": "-", kind: shape})
     records = list(read_records(section, settings))
     bad = [record for record in records if record.problem]
