@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recaster.cli import export, faces, models
+from recaster.cli import export, faces, models, trees
 
 if TYPE_CHECKING:
     from recaster.core.settings import Settings
@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(models.app)
 app.add_typer(faces.app)
+app.add_typer(trees.app)
 app.command()(export.export)
 app.command()(export.publish)
 RecipePath = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
@@ -328,7 +329,7 @@ def schedule(recipe: RecipePath, overrides: Set = None, as_json: Json = False) -
 def predict(
     name: ModelName,
     source: Annotated[
-        Path | None, typer.Argument(help="a file or folder as data.source has it; a generator takes none")
+        Path | None, typer.Argument(help="a file or folder as data.source has it, or -; a generator has none")
     ] = None,
     *,
     alias: Annotated[str, typer.Option(help="which version")] = "champion",
@@ -340,14 +341,15 @@ def predict(
     to: Annotated[Path, typer.Option(help="of a generator: the PNG file")] = Path("samples.png"),
     as_json: Json = False,
 ) -> None:
-    """Label new records, answer conversations, compare faces or make pictures by the model in production."""
+    """Label records, answer conversations, parse texts, compare faces or make pictures as in production."""
     from recaster import pipeline
     from recaster.cli.show import show_prediction
 
     if source is None:
         rows = pipeline.sample(_settings(), name, to, count=samples, seed=seed, label=label, alias=alias)
     else:
-        rows = pipeline.predict(_settings(), name, source, alias=alias)
+        given = sys.stdin.buffer.read() if str(source) == "-" else source
+        rows = pipeline.predict(_settings(), name, given, alias=alias)
     _emit({"predictions": rows}, as_json=as_json, text="\n".join(show_prediction(row) for row in rows))
 
 

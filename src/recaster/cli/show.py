@@ -78,6 +78,8 @@ def show_step(facts: dict[str, Any]) -> str:
 
 def show_prediction(row: dict[str, Any]) -> str:
     """A line of `predict`: the id, then the label and its probability, or what else the model says."""
+    if "conllu" in row:  # a file of its own form, for the next program
+        return str(row["conllu"]).rstrip("\n") + "\n"
     if "decision" in row:  # a face beside the first one; its embedding is for programs
         return f"{row['id']}\t{row['decision']}\t{row['score']:.4f}"
     if "seed" in row:  # a generated picture

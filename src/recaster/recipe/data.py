@@ -7,8 +7,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from recaster.recipe.section import Fraction, Section, Seed
+from recaster.recipe.trees import TreeShape
 
-KINDS = ("image", "boxes", "text", "chat", "corpus")
+KINDS = ("image", "boxes", "text", "chat", "corpus", "trees")
 """What a record can be; the section of `data` of that name describes it."""
 
 
@@ -121,15 +122,15 @@ class PublishedSplits(Section):
 
 
 class DataSection(Section):
-    """Which data, under which licence, with which labels. One of `image`, `boxes`, `text`, `chat` and
-    `corpus` is there.
+    """Which data, under which licence, with which labels. One of `image`, `boxes`, `text`, `chat`,
+    `corpus` and `trees` is there.
     """
 
     source: str = Field(min_length=1)
     """`builtin:digits`, a file or folder relative to the project, or `https://…#sha256=…`. Pictures: JSON
     lines, CSV, a folder of pictures by label. Boxes: COCO JSON, VOC XML, YOLO text, JSON lines. Text: JSON
     lines, CSV, TSV, or lines of `LABEL text`. A corpus: these with a column `text`, .txt files, or a folder
-    of such."""
+    of such. Trees: CoNLL-U, or a folder of it."""
     published_splits: PublishedSplits = PublishedSplits()
     """Records of the others that equal one of these are left out of training."""
     subset: Subset | None = None
@@ -154,6 +155,8 @@ class DataSection(Section):
     """What every conversation must look like."""
     corpus: CorpusShape | None = None
     """What every document of plain text must look like."""
+    trees: TreeShape | None = None
+    """What every sentence with a tree must look like."""
 
     @property
     def kind(self) -> str:

@@ -46,10 +46,19 @@ METRICS = {
     "sample_precision": "higher",
     "sample_recall": "higher",
     "copied_fraction": "lower",
+    "uas": "higher",
+    "las": "higher",
+    "clas": "higher",
+    "upos_accuracy": "higher",
+    "xpos_accuracy": "higher",
+    "features_accuracy": "higher",
+    "lemma_accuracy": "higher",
 }
 """Every metric that a gate can name, and which direction is better."""
 FACES = "face-recognition"
 """The workload whose splits share no person."""
+TREES = "dependency-parsing"
+"""The workload whose loss is a sum of several."""
 OF_SEVERAL_LABELS = ("micro_f1", "macro_average_precision")
 """Metrics that only say something of records with several labels."""
 LABELLED = ("image-classification", "text-classification")
@@ -93,6 +102,10 @@ class ModelSection(Section):
     """Numbers that a generator makes a picture of; of image-generation with fresh weights."""
     conditional: bool = False
     """Of image-generation: a picture is made of the class that is asked for, one of `data.labels`."""
+    biaffine: int = Field(default=256, ge=8, le=2048)
+    """Of dependency-parsing: width of what a word is as a head or a dependent; for relations half of it."""
+    first_piece: bool = False
+    """Of dependency-parsing: a word of an open encoder is its first piece; else the mean of its pieces."""
     input_size: int | None = Field(default=None, ge=32, le=1024)
     """Pixels a side to which mobilenet-v2 and efficientnet-lite0 scale their pictures; without it they go
     in as they are. Small pictures are better enlarged: these networks divide their sides by 32. Models of
@@ -259,6 +272,25 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _generators_have_an_adversary(self) -> Recipe:
         check_generation(self)
+        return self
+
+    @model_validator(mode="after")
+    def _parsers_learn_all(self) -> Recipe:
+        loss = self.train.loss
+        if self.workload != TREES:
+            if loss.weights.changed():
+                raise ValueError(f"train.loss.weights belongs to workload {TREES}; remove it")
+            return self
+        if loss.name != "cross-entropy" or loss.label_smoothing or loss.consistency:
+            raise ValueError(
+                f"workload {TREES} has the loss cross-entropy, without label_smoothing and consistency"
+            )
+        if self.customize.method != "full":
+            raise ValueError(f"workload {TREES} trains with customize.method full")
+        if self.data.labels:
+            raise ValueError(
+                "data.labels is for classes; relations and tags are found in the data; remove it"
+            )
         return self
 
     @model_validator(mode="after")

@@ -95,3 +95,18 @@ class Illustrated(Protocol):
         Args:
             training: folder with what the model made while it trained; None for a model trained elsewhere.
         """
+
+
+@runtime_checkable
+class Explained(Protocol):
+    """A workload that shows what its models' worst answers rest on."""
+
+    def explain(
+        self,
+        artifact: Path,
+        predictions: NDArray[np.float64],
+        targets: NDArray[Any],
+        prepared: Path,
+        folder: Path,
+    ) -> None:
+        """Write pictures or a page of the exported model's worst errors on the test split into `folder`."""
