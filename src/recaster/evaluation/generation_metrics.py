@@ -51,7 +51,7 @@ def frechet_distance(predictions: Rows, targets: Rows) -> float:
 def kernel_distance(predictions: Rows, targets: Rows) -> float:
     """Squared maximum mean discrepancy under the kernel (x y / features + 1) ** 3, without bias.
 
-    Pairs of one picture with itself are left out, also where a draw holds it twice.
+    Pairs of one row with itself are left out, also where a draw holds it twice.
     """
     blocks = range(0, max(1, len(targets) - _BLOCK_ROWS // 2), _BLOCK_ROWS)
     return float(
@@ -69,8 +69,9 @@ def _discrepancy(predictions: Rows, targets: Rows) -> float:
     distinct = predictions[:, 0][:, None] != predictions[:, 0][None]  # rows of both are drawn together
     if not distinct.any():
         return float("nan")
+    # Across too: the two of a row are of one class, and a draw that holds the row twice has four such pairs.
     within = [_kernel(part, part)[distinct].mean() for part in (generated, real)]
-    return float(sum(within) - 2 * _kernel(generated, real).mean())
+    return float(sum(within) - 2 * _kernel(generated, real)[distinct].mean())
 
 
 def _kernel(first: Rows, second: Rows) -> Rows:
