@@ -120,6 +120,8 @@ class CardFacts:
     """Of the held-out split."""
     metrics: dict[str, dict[str, float]]
     classes: list[dict[str, Any]]
+    slices: list[dict[str, Any]]
+    """Of `evaluation.slices`, those with metrics."""
     chain: list[Origin]
     training: Training
     base_model: str | None
@@ -287,7 +289,16 @@ def _measured(recipe: Recipe, facts: CardFacts) -> list[str]:
     ]
     if classes:
         lines += ["", "| label | rows | precision | recall | f1 |", "|---|---:|---:|---:|---:|", *classes]
+    if facts.slices:
+        lines += ["", "| slice | rows | accuracy | low | high |", "|---|---:|---:|---:|---:|"]
+        lines += [_slice_row(row) for row in facts.slices]
     return lines
+
+
+def _slice_row(row: dict[str, Any]) -> str:
+    share = row["accuracy"]
+    numbers = " | ".join(f"{share[name]:.3f}" for name in ("value", "low", "high"))
+    return f"| {row['by']}: {row['slice']} | {row['rows']} | {numbers} |"
 
 
 def _data(recipe: Recipe, facts: CardFacts) -> list[str]:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from recaster.core.files import read_json, write_json
 from recaster.data.augmentation import Augmentation
 from recaster.data.picture_set import PictureSet
-from recaster.data.shards import read_shard
+from recaster.data.shards import measure_light, read_shard
+from recaster.data.slice_groups import read_slice_groups
 from recaster.models.losses import LossSum, build_loss, count_correct, to_probabilities
 from recaster.models.open_pictures import PROCESSOR, PictureClassifier, describe_processor
 from recaster.models.picture_models import FRESH, build_picture_model, find_architecture, load_picture_model
@@ -160,13 +161,20 @@ class ImageClassification:
         recipe: Recipe,
         predictions: NDArray[np.float64],
         targets: NDArray[np.int64],
-        prepared: Path,  # noqa: ARG002
+        prepared: Path,
         folder: Path,
     ) -> dict[str, Any]:
-        """Confusion and reliability, and a row a class."""
+        """Confusion and reliability, a row a class, and slices by brightness, contrast and group."""
         from recaster.evaluation.classification_report import report_classes
+        from recaster.evaluation.slices import cut_in_quarters
 
-        return report_classes(recipe, predictions, targets, folder)
+        brightness, contrast = measure_light(read_shard(prepared, "test"))
+        slices = {
+            "brightness": cut_in_quarters(brightness, _name_range),
+            "contrast": cut_in_quarters(contrast, _name_range),
+            "group": read_slice_groups(prepared, "test"),
+        }
+        return report_classes(recipe, predictions, targets, folder, slices=slices)
 
     def explain(
         self,
@@ -194,6 +202,10 @@ class ImageClassification:
             labels=read_json(prepared / "splits.json")["labels"],
             path=folder / "worst_errors.png",
         )
+
+
+def _name_range(least: float, most: float) -> str:
+    return f"{least:.2f} to {most:.2f}"
 
 
 def _shape(recipe: Recipe) -> ImageShape:
