@@ -156,12 +156,13 @@ class Augmentation(Section):
 class Loss(Section):
     """What training makes small."""
 
-    name: Literal["cross-entropy", "focal", "margin", "brier", "arcface", "cosface", "triplet"] = (
-        "cross-entropy"
-    )
+    name: Literal[
+        "cross-entropy", "focal", "margin", "brier", "arcface", "cosface", "triplet", "set-prediction"
+    ] = "cross-entropy"
     """focal: Lin et al. 2017; margin: multi-class hinge; brier: squared error of the probabilities. Of
     face-recognition: arcface (Deng et al. 2019), cosface (Wang et al. 2018), triplet (hardest of each pass,
-    Hermans et al. 2017)."""
+    Hermans et al. 2017). Of object-detection: focal for the detector of this package, set-prediction (Carion
+    et al. 2020) for those of the DETR family."""
     distance: float = Field(default=0.3, gt=0, lt=2)
     """By how much a face's own person must be nearer than others: an angle in radians of arcface, a cosine of
     cosface, a distance of triplet."""
