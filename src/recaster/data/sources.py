@@ -24,7 +24,9 @@ from recaster.data import (
     synthetic,
     synthetic_faces,
     synthetic_shapes,
+    synthetic_trees,
     text_sources,
+    tree_sources,
 )
 from recaster.data.records import RawRecord
 from recaster.data.subset import thin
@@ -37,6 +39,7 @@ _BUILTIN: dict[str, tuple[str, Callable[[], Path], Callable[[], Iterator[RawReco
     "builtin:synthetic-requests": ("text", synthetic.source_file, synthetic.make_requests),
     "builtin:synthetic-chats": ("chat", synthetic.source_file, synthetic.make_chats),
     "builtin:synthetic-notes": ("corpus", synthetic.source_file, synthetic.make_notes),
+    "builtin:synthetic-trees": ("trees", synthetic_trees.source_file, synthetic_trees.make_trees),
 }
 """Kind, the file whose content decides the records, and the records."""
 Reader = Callable[[Path], Iterator[RawRecord] | None]
@@ -46,6 +49,7 @@ _FORMS = {
     "text": "a .jsonl, .csv, .tsv or .txt file (LABEL text)",
     "chat": "a .jsonl or .jsonl.gz file of messages or turns",
     "corpus": "a .txt, .jsonl, .csv or .tsv file, one of these as .gz, or a folder of them",
+    "trees": "a .conllu file, also .gz, a folder of them, or to be parsed a .jsonl or .txt file",
 }
 
 
@@ -119,6 +123,8 @@ def _read_path(path: Path, data: DataSection, subset: Subset | None) -> Iterator
         read: Reader = partial(box_sources.read_boxes, shape=data.boxes, labels=data.labels)
     elif data.corpus:
         read = partial(document_sources.read_documents, shape=data.corpus)
+    elif data.trees:
+        read = tree_sources.read_trees
     else:
         read = text_sources.read_texts if data.text else chat_sources.read_chats
     if (found := read(path)) is None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from recaster.core.files import read_json
 from recaster.core.hashing import hash_directory, hash_file, hash_sources
 from recaster.core.steps import StepResult
+from recaster.data.labels import balance
 from recaster.pipeline.base_verbs import find_base, find_teacher
 from recaster.pipeline.open_cast import Cast
 
@@ -28,6 +30,8 @@ _CODE = {
         "data.document_sources",
         "data.synthetic",
         "data.synthetic_faces",
+        "data.synthetic_trees",
+        "data.tree_sources",
         "data.records",
         "data.packed",
     ),
@@ -37,6 +41,8 @@ _CODE = {
         "data.contract_images",
         "data.contract_text",
         "data.contract_chat",
+        "data.contract_trees",
+        "models.conllu",
         "data.personal_data",
     ),
     "prepare": (
@@ -51,6 +57,11 @@ _CODE = {
         "data.chat_sources",
         "data.document_shards",
         "data.marked_rows",
+        "data.tree_shards",
+        "models.conllu",
+        "models.lemma_rules",
+        "models.parser_columns",
+        "models.segmenter",
         "workloads",
     ),
     "features": ("customization", "models", "workloads", "data.shards", "data.token_shards", "core.seeds"),
@@ -67,6 +78,7 @@ _CODE = {
         "data.shards",
         "data.token_shards",
         "data.marked_rows",
+        "data.tree_shards",
         "core.seeds",
     ),
     "export": ("exporting", "customization", "models", "workloads"),
@@ -79,6 +91,7 @@ _CODE = {
         "data.marked_rows",
         "data.chat_tokens",
         "data.chat_shards",
+        "data.tree_shards",
     ),
     "register": ("registry", "exporting", "serving"),
     "promote": ("registry",),
@@ -210,10 +223,24 @@ def training_plan(cast: Cast, prepared: StepResult, features: StepResult | None 
         "features": str(features.path) if features else None,
         "customize": recipe.customize.model_dump(),
         "model_arguments": cast.workload.model_arguments(recipe),
-        "train": recipe.train.model_dump(),
+        "train": _train_section(cast, prepared),
         "distributed": recipe.distributed.model_dump(),
         "communication": recipe.communication.model_dump(),
     }
+
+
+def _train_section(cast: Cast, prepared: StepResult) -> dict[str, Any]:
+    """The recipe's, with the numbers that balanced class weights are for this training split."""
+    recipe, section = cast.recipe, cast.recipe.train.model_dump()
+    if section["loss"]["class_weights"] == "balanced":
+        told = read_json(prepared.path / "splits.json")
+        section["loss"]["class_weights"] = balance(
+            {int(number): count for number, count in told["per_label"]["train"].items()},
+            rows=told["rows"]["train"],
+            classes=len(recipe.data.labels),
+            several=recipe.data.several_labels,
+        )
+    return section
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:

@@ -7,9 +7,14 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from recaster.recipe.section import Fraction, Section, Seed
+from recaster.recipe.trees import TreeShape
 
-KINDS = ("image", "boxes", "text", "chat", "corpus")
+KINDS = ("image", "boxes", "text", "chat", "corpus", "trees")
 """What a record can be; the section of `data` of that name describes it."""
+
+
+SEPARATOR = "|"
+"""Between the labels of a record that may have several."""
 
 
 class ImageShape(Section):
@@ -117,15 +122,15 @@ class PublishedSplits(Section):
 
 
 class DataSection(Section):
-    """Which data, under which licence, with which labels. One of `image`, `boxes`, `text`, `chat` and
-    `corpus` is there.
+    """Which data, under which licence, with which labels. One of `image`, `boxes`, `text`, `chat`,
+    `corpus` and `trees` is there.
     """
 
     source: str = Field(min_length=1)
     """`builtin:digits`, a file or folder relative to the project, or `https://…#sha256=…`. Pictures: JSON
     lines, CSV, a folder of pictures by label. Boxes: COCO JSON, VOC XML, YOLO text, JSON lines. Text: JSON
     lines, CSV, TSV, or lines of `LABEL text`. A corpus: these with a column `text`, .txt files, or a folder
-    of such."""
+    of such. Trees: CoNLL-U, or a folder of it."""
     published_splits: PublishedSplits = PublishedSplits()
     """Records of the others that equal one of these are left out of training."""
     subset: Subset | None = None
@@ -137,6 +142,9 @@ class DataSection(Section):
     model's card. Faces are not taken without."""
     labels: list[str] = Field(default_factory=list)
     """Every legal label, in the order of the model's outputs; none for data without labels."""
+    several_labels: bool = False
+    """Whether a record may have several labels or none: `cat|dog` in a table or a folder's name, a list in
+    JSON. The model answers each label by itself; train.loss is binary-cross-entropy."""
     image: ImageShape | None = None
     """What every picture must look like; another shape is a broken record."""
     boxes: BoxShape | None = None
@@ -147,6 +155,8 @@ class DataSection(Section):
     """What every conversation must look like."""
     corpus: CorpusShape | None = None
     """What every document of plain text must look like."""
+    trees: TreeShape | None = None
+    """What every sentence with a tree must look like."""
 
     @property
     def kind(self) -> str:
@@ -157,8 +167,12 @@ class DataSection(Section):
     def _distinct(self) -> DataSection:
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"labels repeat: {self.labels}")
-        if len(self.labels) == 1 and self.boxes is None:
+        if len(self.labels) == 1 and self.boxes is None and not self.several_labels:
             raise ValueError(f"one label, {self.labels[0]!r}, leaves nothing to tell apart")
+        if self.several_labels and (odd := [label for label in self.labels if SEPARATOR in label]):
+            raise ValueError(
+                f"{SEPARATOR} stands between the labels of a record, and is in {odd[0]!r}; rename it"
+            )
         return self
 
     @model_validator(mode="after")
