@@ -170,6 +170,7 @@ class _Interrupt(SilentReporter):
             raise KeyboardInterrupt
 
 
+@pytest.mark.campaign
 def test_it_resumes_bit_for_bit(examined: Examined, tmp_path: Path) -> None:
     longer = ["train.epochs=20", "train.record_every_steps=1"]  # long enough to be cut in the middle
     whole = pipeline.open_cast(examined.cast.path, longer)

@@ -91,8 +91,10 @@ def show_prediction(row: dict[str, Any]) -> str:
 
 def _told(row: dict[str, Any]) -> list[str]:
     """The label of a row, or its several."""
+    from recaster.recipe.data import SEPARATOR
+
     label = row["label"]
-    return [label] if f"p_{label}" in row else label.split("|") if label else []
+    return [label] if f"p_{label}" in row else label.split(SEPARATOR) if label else []
 
 
 def _first_metric(metrics: dict[str, dict[str, float]]) -> str:

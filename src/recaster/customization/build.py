@@ -13,8 +13,8 @@ from recaster.core.errors import TrainingError
 from recaster.core.seeds import derive_seed
 from recaster.customization.base_bits import in_full
 from recaster.customization.distil import TEACHER
+from recaster.customization.freezing import freeze_parameters
 from recaster.customization.protocol import load_method
-from recaster.training.prepare_model import freeze_parameters
 
 
 class ModelBuilder(Protocol):

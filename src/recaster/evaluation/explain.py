@@ -62,14 +62,17 @@ def attribute_tokens(model: nn.Module, tokens: Tensor, classes: Tensor) -> Tenso
     Source: M. Sundararajan et al., "Axiomatic attribution for deep networks", ICML 2017; the integral by
     the midpoint rule.
     """
-    total = torch.zeros(tokens.shape)
-    for step in range(_STEPS):
-        with _scale_vectors(model, tokens, (step + 0.5) / _STEPS) as seen, torch.enable_grad():
-            chosen = model(tokens).gather(1, classes[:, None]).sum()
-            gradients = torch.autograd.grad(chosen, [scaled for _, scaled in seen])
-        for (vectors, _), gradient in zip(seen, gradients, strict=True):
-            total += (gradient * vectors).sum(-1).detach() / _STEPS
-    return total
+    rows, length = tokens.shape
+    shares = ((torch.arange(_STEPS) + 0.5) / _STEPS).repeat(rows)
+    # All steps in one pass: many small passes would cost far more than their arithmetic.
+    repeated = tokens.repeat_interleave(_STEPS, 0)
+    with _scale_vectors(model, repeated, shares[:, None, None]) as seen, torch.enable_grad():
+        chosen = model(repeated).gather(1, classes.repeat_interleave(_STEPS)[:, None]).sum()
+        gradients = torch.autograd.grad(chosen, [scaled for _, scaled in seen])
+    total = torch.zeros(repeated.shape)
+    for (vectors, _), gradient in zip(seen, gradients, strict=True):
+        total += (gradient * vectors).sum(-1).detach()
+    return total.view(rows, _STEPS, length).mean(1)
 
 
 @contextmanager
@@ -105,15 +108,15 @@ def _as_map(output: Tensor) -> Tensor | None:
 
 
 @contextmanager
-def _scale_vectors(model: nn.Module, tokens: Tensor, share: float) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Let the model see `share` of each token's vectors; collect these whole, and as it sees them."""
+def _scale_vectors(model: nn.Module, tokens: Tensor, shares: Tensor) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Let the model see `shares` of the rows' vectors; collect these whole, and as it sees them."""
     seen: list[tuple[Tensor, Tensor]] = []
 
     def scale(_module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
         if given[0].shape != tokens.shape or not torch.equal(given[0], tokens):
             return None  # positions, say
         vectors = output.detach()
-        scaled = (share * vectors).requires_grad_()
+        scaled = (shares * vectors).requires_grad_()
         seen.append((vectors, scaled))
         return scaled
 

@@ -14,6 +14,7 @@ from recaster.recipe.communication import CommunicationSection
 from recaster.recipe.customize import CustomizeSection
 from recaster.recipe.data import ContractSection, DataSection, SplitSection
 from recaster.recipe.distributed import DistributedSection
+from recaster.recipe.label_rules import check_class_weights, check_metrics, check_several_labels
 from recaster.recipe.search import SearchSection
 from recaster.recipe.section import Fraction, Section, Seed
 from recaster.recipe.training import FACE_LOSSES, TrainSection
@@ -53,12 +54,6 @@ FACES = "face-recognition"
 """The workload whose splits share no person."""
 TREES = "dependency-parsing"
 """The workload whose loss is a sum of several."""
-OF_SEVERAL_LABELS = ("micro_f1", "macro_average_precision")
-"""Metrics that only say something of records with several labels."""
-LABELLED = ("image-classification", "text-classification")
-"""Workloads whose records have labels as a whole."""
-LEAST_CLASSES = {"top5_accuracy": 6}
-"""Metrics that say nothing of fewer classes."""
 
 
 def _known_metric(name: str) -> str:
@@ -272,44 +267,11 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def _several_labels_have_their_loss(self) -> Recipe:
-        several, name = self.data.several_labels, self.train.loss.name
-        if several and self.workload not in LABELLED:
-            raise ValueError(f"data.several_labels is for {' and '.join(LABELLED)}; remove it")
-        if several != (name == "binary-cross-entropy"):
-            told = "needs train.loss binary-cross-entropy" if several else "is not set, for which it is"
-            raise ValueError(f"data.several_labels {told}; train.loss is {name}")
-        if several and (self.customize.method == "distil" or self.train.loss.consistency):
-            raise ValueError(
-                "customize.method distil and train.loss.consistency compare probabilities of which one label "
-                "is right; remove them, or data.several_labels"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _class_weights_fit_labels(self) -> Recipe:
-        weights = self.train.loss.class_weights
-        if weights is not None and self.workload not in LABELLED:
-            raise ValueError(f"train.loss.class_weights is for {' and '.join(LABELLED)}; remove it")
-        if isinstance(weights, list) and len(weights) != len(self.data.labels):
-            raise ValueError(
-                f"train.loss.class_weights has {len(weights)} numbers for {len(self.data.labels)} labels; "
-                "give one for each, in their order"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _metrics_fit_labels(self) -> Recipe:
-        for metric in (*(bar.metric for bar in self.gate.bars), self.gate.champion.metric):
-            if metric in OF_SEVERAL_LABELS and not self.data.several_labels:
-                raise ValueError(f"{metric} is of records with several labels; use macro_f1 or accuracy")
-            if metric == "top5_accuracy" and self.data.several_labels:
-                raise ValueError(f"{metric} is of records with one label; use macro_average_precision")
-            least = LEAST_CLASSES.get(metric, 0)
-            if len(self.data.labels) < least:
-                raise ValueError(
-                    f"{metric} needs {least} labels, and data.labels has {len(self.data.labels)}"
-                )
+    def _labels_fit_the_rest(self) -> Recipe:
+        data, loss = self.data, self.train.loss
+        check_several_labels(self.workload, data, loss, self.customize)
+        check_class_weights(self.workload, data, loss)
+        check_metrics((*(bar.metric for bar in self.gate.bars), self.gate.champion.metric), data)
         return self
 
     @model_validator(mode="after")
