@@ -63,10 +63,7 @@ def build_detector(arguments: Mapping[str, Any], base: Path | None) -> Detector 
         return build_open_detector(base, arguments["labels"])
     try:
         if arguments["backbone"] in open_detectors.FRESH:
-            return fresh_open_detector(
-                arguments["labels"],
-                **{name: arguments[name] for name in ("height", "width", "features")},
-            )
+            return fresh_open_detector(arguments["labels"], features=arguments["features"])
         model = build_model(**own_arguments(arguments, base))
     except ValueError as error:
         raise RecipeError(

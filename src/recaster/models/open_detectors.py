@@ -26,7 +26,7 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SIGMOID = ("rt_detr", "rt_detr_v2", "d_fine")
 FAMILIES = ("yolos", *_SIGMOID)
 """`model_type` of what is supported; others of transformers' detectors have losses of their own."""
-FRESH = ("yolos-tiny",)
+FRESH = ("rt-detr-tiny",)
 """What may follow `scratch:`."""
 _HEADS = {
     "yolos": ("class_labels_classifier", "bbox_predictor"),
@@ -135,29 +135,42 @@ def build_open_detector(base: Path, labels: Sequence[str]) -> OpenDetector:
     return OpenDetector(network, processor=_read_processor(base), report=report)
 
 
-def fresh_open_detector(labels: Sequence[str], *, height: int, width: int, features: int) -> OpenDetector:
-    """A YOLOS with fresh weights, for tests and simple pictures.
+def fresh_open_detector(labels: Sequence[str], *, features: int) -> OpenDetector:
+    """A small RT-DETR with fresh weights, about a million of them with 64 features, for simple pictures.
 
     Args:
-        features: of each token; a multiple of 32.
+        features: of each query; a multiple of 32.
 
     Raises:
         ValueError: it is not.
     """
-    from transformers import AutoConfig, AutoModelForObjectDetection
+    from transformers import AutoConfig, AutoModelForObjectDetection, RTDetrResNetConfig
 
     if features % 32:
         raise ValueError(f"a width of {features}: it must be a multiple of 32")
+    stages = [24, 32, 64, 96]
+    backbone = RTDetrResNetConfig(
+        embedding_size=stages[0],
+        hidden_sizes=stages,
+        depths=[1, 1, 1, 1],
+        layer_type="basic",
+        out_features=["stage2", "stage3", "stage4"],
+    )
     config = AutoConfig.for_model(
-        "yolos",
-        hidden_size=features,
-        num_hidden_layers=4,
-        num_attention_heads=features // 32,
-        intermediate_size=2 * features,
-        image_size=[height, width],
-        patch_size=8,
-        num_detection_tokens=20,
-        use_mid_position_embeddings=False,
+        "rt_detr",
+        backbone_config=backbone,
+        encoder_hidden_dim=features,
+        encoder_in_channels=stages[1:],
+        encoder_ffn_dim=2 * features,
+        encoder_attention_heads=features // 16,
+        d_model=features,
+        decoder_in_channels=[features] * 3,
+        decoder_ffn_dim=2 * features,
+        decoder_layers=3,
+        decoder_attention_heads=features // 16,
+        num_queries=30,
+        num_denoising=0,
+        anchor_image_size=None,
         **_names(labels),
     )
     return OpenDetector(AutoModelForObjectDetection.from_config(config), processor={})
