@@ -32,7 +32,7 @@ def test_it_learns_answers_and_goes_on_with_lora(project: Path) -> None:
     artifact = pipeline.run_to(cast, "export", SilentReporter()).path
     assert read_json(artifact / "config.json")["model_type"] == "rt_detr"
     more = ("name=more", "model.base=models:/fresh@champion", "customize.method=lora", "train.epochs=1")
-    tuned = pipeline.open_cast(recipe, [*_LIKE, *more, "gate.bars=[{metric: ap50, min: 0.6}]"])
+    tuned = pipeline.open_cast(recipe, [*_LIKE, *more, bar])
     summary = pipeline.run(tuned, SilentReporter())
     assert summary.accepted
     assert (pipeline.run_to(tuned, "export", SilentReporter()).path / "adapter").is_dir()
