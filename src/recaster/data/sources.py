@@ -19,10 +19,12 @@ from recaster.data import (
     chat_sources,
     document_sources,
     image_sources,
+    pair_sources,
     picture_list,
     remote,
     synthetic,
     synthetic_faces,
+    synthetic_pairs,
     synthetic_shapes,
     text_sources,
 )
@@ -37,6 +39,7 @@ _BUILTIN: dict[str, tuple[str, Callable[[], Path], Callable[[], Iterator[RawReco
     "builtin:synthetic-requests": ("text", synthetic.source_file, synthetic.make_requests),
     "builtin:synthetic-chats": ("chat", synthetic.source_file, synthetic.make_chats),
     "builtin:synthetic-notes": ("corpus", synthetic.source_file, synthetic.make_notes),
+    "builtin:synthetic-pairs": ("pairs", synthetic_pairs.source_file, synthetic_pairs.make_pairs),
 }
 """Kind, the file whose content decides the records, and the records."""
 Reader = Callable[[Path], Iterator[RawRecord] | None]
@@ -46,6 +49,8 @@ _FORMS = {
     "text": "a .jsonl, .csv, .tsv or .txt file (LABEL text)",
     "chat": "a .jsonl or .jsonl.gz file of messages or turns",
     "corpus": "a .txt, .jsonl, .csv or .tsv file, one of these as .gz, or a folder of them",
+    "pairs": "a .jsonl, .csv or .tsv file with a column for each language, one of these as .gz, or files such as "
+    "train.en and train.de, named as train.*",
 }
 
 
@@ -86,6 +91,8 @@ def _hash(source: str, data: DataSection, settings: Settings) -> str:
         return picture_list.hash_listed(path)
     if data.boxes and (folder := box_sources.beside(path)):
         return hash_value([hash_file(path), hash_directory(folder)])
+    if data.pairs and len(files := pair_sources.parallel_files(path, data.pairs)) > 1:
+        return hash_value([hash_file(file) for file in files])
     return hash_directory(path) if path.is_dir() else hash_file(path)
 
 
@@ -119,6 +126,8 @@ def _read_path(path: Path, data: DataSection, subset: Subset | None) -> Iterator
         read: Reader = partial(box_sources.read_boxes, shape=data.boxes, labels=data.labels)
     elif data.corpus:
         read = partial(document_sources.read_documents, shape=data.corpus)
+    elif data.pairs:
+        read = partial(pair_sources.read_pairs, shape=data.pairs)
     else:
         read = text_sources.read_texts if data.text else chat_sources.read_chats
     if (found := read(path)) is None:
@@ -137,11 +146,12 @@ def _locate(source: str, data: DataSection, settings: Settings) -> Path:
     if remote.is_remote(source):
         return remote.fetch(source, settings)
     path = settings.project / source
-    if not path.exists():
+    needed = pair_sources.parallel_files(path, data.pairs) if data.pairs else [path]
+    if lacking := [file for file in needed if not file.exists()]:
         raise DataError(
             "The data source is not there.",
             where="recipe key data.source",
-            value=str(path),
+            value=str(lacking[0]),
             repair="put the data there, correct the path, or `dvc pull` it",
         )
     return path

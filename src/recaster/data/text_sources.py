@@ -18,7 +18,7 @@ from typing import Any
 from recaster.core.errors import DataError
 from recaster.data.records import RawRecord
 
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
 def read_texts(path: Path) -> Iterator[RawRecord] | None:
@@ -28,7 +28,7 @@ def read_texts(path: Path) -> Iterator[RawRecord] | None:
         return _read_json_lines(path)
     if kind == ".txt":
         return _read_labelled_lines(path)
-    return _read_table(path, _SEPARATORS[kind]) if kind in _SEPARATORS else None
+    return _read_table(path, SEPARATORS[kind]) if kind in SEPARATORS else None
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str, str]]:
@@ -81,29 +81,41 @@ def parse_object(line: str) -> tuple[dict[str, Any], str]:
 
 
 def _read_table(path: Path, separator: str) -> Iterator[RawRecord]:
+    columns, rows = open_table(path, separator)
+    if "text" not in columns:
+        raise DataError(
+            "The table lacks the column text.",
+            where=f"{path}, line 1",
+            value=", ".join(columns) or "(empty)",
+            repair=f"begin with a header such as {separator.join(['id', 'label', 'text'])}",
+        )
+    for number, row, problem in rows:
+        yield RawRecord(
+            id=row.get("id") or f"{path.name}:{number}",
+            label=row.get("label") or None,
+            where=f"{path}, line {number}",
+            text=row["text"],
+            problem=problem,
+        )
+
+
+def open_table(path: Path, separator: str) -> tuple[list[str], Iterator[tuple[int, dict[str, Any], str]]]:
+    """The columns of a CSV or TSV file, and of each row its last line's number, its cells and its problem."""
+    rows = _read_rows(path, separator)
+    columns: list[str] = next(rows)  # type: ignore[assignment] # what comes first
+    return columns, rows  # type: ignore[return-value]
+
+
+def _read_rows(path: Path, separator: str) -> Iterator[list[str] | tuple[int, dict[str, Any], str]]:
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as raw:
         file = io.TextIOWrapper(raw, newline="", encoding="utf-8-sig", errors="replace")
         reader = csv.DictReader(file, delimiter=separator)
-        columns = reader.fieldnames or []
-        if "text" not in columns:
-            raise DataError(
-                "The table lacks the column text.",
-                where=f"{path}, line 1",
-                value=", ".join(columns) or "(empty)",
-                repair=f"begin with a header such as {separator.join(['id', 'label', 'text'])}",
-            )
+        yield list(reader.fieldnames or [])
         for row in reader:
-            text = row["text"]
-            yield RawRecord(
-                id=row.get("id") or f"{path.name}:{reader.line_num}",
-                label=row.get("label") or None,
-                where=f"{path}, line {reader.line_num}",
-                text=text,
-                problem=_table_problem(row, text),
-            )
+            yield reader.line_num, row, _table_problem(row)
 
 
-def _table_problem(row: dict[str | None, object], text: str | None) -> str:
-    if text is None or None in row:
+def _table_problem(row: dict[str, Any]) -> str:
+    if None in row or None in row.values():
         return "has another number of columns than the header"
-    return "not UTF-8" if "\ufffd" in text else ""
+    return "not UTF-8" if any("\ufffd" in cell for cell in row.values()) else ""
