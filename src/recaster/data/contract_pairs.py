@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from itertools import combinations, permutations, starmap
 from typing import Any
 
 from recaster.data.contract import RowRule, common_rules, personal_rule
 from recaster.data.pair_sources import parse_sides
 from recaster.data.personal_data import count_personal
 from recaster.recipe.data import ContractSection, DataSection
-from recaster.recipe.pairs import PairShape
 
 FACTS = (
-    "directions",
+    "sides",
     "empty_sides",
     "characters",
     "control_characters",
@@ -25,26 +25,21 @@ _LAYOUT = frozenset("\t\n\r")
 _WORD = re.compile(r"\w+")
 
 
-def describe_pair(record: dict[str, Any], shape: PairShape) -> dict[str, Any]:
-    """The facts of one packed record, of the worst of its directions; none of one that could not be read."""
+def describe_pair(record: dict[str, Any]) -> dict[str, Any]:
+    """The facts of one packed record, of the worst of its pairs; none of one that could not be read."""
     if record["text"] is None:
         return dict.fromkeys(FACTS)
-    sides = parse_sides(record["text"])
-    pairs = [
-        (sides[one], sides[other])
-        for one, other in (direction.split("-") for direction in shape.directions)
-        if one in sides and other in sides
-    ]
-    whole = "\n".join(sides.values())
+    sides = list(parse_sides(record["text"]).values())
+    whole = "\n".join(sides)
     return {
-        "directions": len(pairs),
-        "empty_sides": sum(not text.strip() for text in sides.values()),
-        "characters": max(map(len, sides.values())),
+        "sides": len(sides),
+        "empty_sides": sum(not text.strip() for text in sides),
+        "characters": max(map(len, sides)),
         "control_characters": sum(
             unicodedata.category(letter) == "Cc" and letter not in _LAYOUT for letter in whole
         ),
-        "length_ratio": max((_length_ratio(*pair) for pair in pairs), default=1.0),
-        "copied_fraction": max((_copied_fraction(*pair) for pair in pairs), default=0.0),
+        "length_ratio": max(starmap(_length_ratio, combinations(sides, 2)), default=1.0),
+        "copied_fraction": max(starmap(_copied_fraction, permutations(sides, 2)), default=0.0),
         "personal_data": sum(count_personal(whole).values()),
     }
 
@@ -70,7 +65,7 @@ def pair_rules(data: DataSection, contract: ContractSection) -> list[RowRule]:
     among, between = gxe.ExpectColumnValuesToBeInSet, gxe.ExpectColumnValuesToBeBetween
     return [
         *common_rules(data),
-        RowRule.of(between(column="directions", min_value=1), "lacks a language of every direction"),
+        RowRule.of(between(column="sides", min_value=2), "lacks a translation"),
         RowRule.of(among(column="empty_sides", value_set=[0]), "has an empty side"),
         RowRule.of(
             between(column="characters", max_value=shape.max_characters),

@@ -43,6 +43,10 @@ class Tokenizer:
         text: str = self._inner.decode(tokens)
         return text
 
+    def names(self, tokens: Sequence[int]) -> list[str]:
+        """Each token as people read it, special ones too."""
+        return [self._inner.decode([token], skip_special_tokens=False).strip() for token in tokens]
+
     def number_of(self, token: str) -> int | None:
         """The number of a token by its name."""
         number: int | None = self._inner.token_to_id(token)

@@ -28,6 +28,7 @@ _KINDS = {
     "text": ("AutoModelForSequenceClassification", "SEQ_CLS"),
     "image": ("AutoModelForImageClassification", None),
     "chat": ("AutoModelForCausalLM", "CAUSAL_LM"),
+    "pairs": ("AutoModelForSeq2SeqLM", "SEQ_2_SEQ_LM"),
     "causal": ("AutoModelForCausalLM", "CAUSAL_LM"),
     "masked": ("AutoModelForMaskedLM", None),
 }

@@ -219,7 +219,7 @@ def evaluate_artifact(
         facts = {"metrics": measured, "rows": len(targets)}
         tables = workload.report(cast.recipe, predictions, targets, prepared.path, folder)
         if isinstance(workload, Generative):
-            tables |= workload.write_samples(artifact, prepared.path, cast.recipe)
+            tables |= workload.write_samples(artifact, prepared.path, cast.recipe, folder)
         if untuned:
             facts["untuned"] = untuned.facts["metrics"]
         write_json(folder / "metrics.json", {**facts, **tables})

@@ -81,5 +81,9 @@ class Generative(Protocol):
     def answers(self, folder: Path, prepared: Path) -> bool:
         """Whether the base model in `folder` has all weights that it needs to be measured."""
 
-    def write_samples(self, artifact: Path, prepared: Path, recipe: Recipe) -> dict[str, Any]:
-        """Let the exported model write on held-out rows; return tables that belong beside the metrics."""
+    def write_samples(self, artifact: Path, prepared: Path, recipe: Recipe, folder: Path) -> dict[str, Any]:
+        """Let the exported model write on held-out rows; return tables that belong beside the metrics.
+
+        Args:
+            folder: for plots as PNG files.
+        """
