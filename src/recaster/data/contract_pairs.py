@@ -71,9 +71,7 @@ def pair_rules(data: DataSection, contract: ContractSection) -> list[RowRule]:
             between(column="characters", max_value=shape.max_characters),
             f"has a side longer than {shape.max_characters} characters",
         ),
-        RowRule.of(
-            among(column="control_characters", value_set=[0]), "has NUL or other control characters"
-        ),
+        RowRule.of(among(column="control_characters", value_set=[0]), "has NUL or other control characters"),
         RowRule.of(
             between(column="length_ratio", max_value=shape.max_length_ratio),
             f"has one side over {shape.max_length_ratio:g} times as long as the other",
@@ -86,5 +84,3 @@ def pair_rules(data: DataSection, contract: ContractSection) -> list[RowRule]:
         ),
         personal_rule(contract),
     ]
-
-

@@ -76,9 +76,7 @@ def expand_pairs(records: Sequence[PackedRecord], directions: Sequence[str]) -> 
             source, _, target = direction.partition("-")
             if source in sides and target in sides:
                 name = f"{record.id}/{direction}" if len(directions) > 1 else record.id
-                found.append(
-                    Pair(id=name, direction=direction, source=sides[source], target=sides[target])
-                )
+                found.append(Pair(id=name, direction=direction, source=sides[source], target=sides[target]))
     return found
 
 
@@ -215,6 +213,4 @@ def read_held_out(prepared: Path, split: str, tokenizer: PairTokenizer, model: P
     encoded = [_encode(pair, tokenizer, longest)[:2] for pair in pairs]
     tokens, sides = _lay_out(encoded)
     shard = make_token_shard(tokens, labels=sides[:, 1].copy(), ids=names)
-    return HeldOut(
-        rows=PairRows(shard, sides, padding=tokenizer.inner.padding), counts=counts, pairs=pairs
-    )
+    return HeldOut(rows=PairRows(shard, sides, padding=tokenizer.inner.padding), counts=counts, pairs=pairs)

@@ -18,7 +18,7 @@ from typing import Any
 
 from recaster.core.errors import DataError
 from recaster.data.records import RawRecord
-from recaster.data.text_sources import SEPARATORS, open_table, parse_object, read_lines
+from recaster.data.text_sources import SEPARATORS, parse_object, read_columns, read_lines, read_rows
 from recaster.recipe.pairs import PairShape
 
 STAR = "*"
@@ -127,7 +127,7 @@ def _read_json_lines(path: Path, languages: Sequence[str]) -> Iterator[RawRecord
 
 
 def _read_table(path: Path, separator: str, languages: Sequence[str]) -> Iterator[RawRecord]:
-    columns, rows = open_table(path, separator)
+    columns = read_columns(path, separator)
     found = [language for language in languages if language in columns]
     if not found:
         raise DataError(
@@ -136,7 +136,7 @@ def _read_table(path: Path, separator: str, languages: Sequence[str]) -> Iterato
             value=", ".join(columns) or "(empty)",
             repair=f"begin with a header such as {separator.join(['id', *languages])}",
         )
-    for number, row, problem in rows:
+    for number, row, problem in read_rows(path, separator):
         yield RawRecord(
             id=row.get("id") or f"{path.name}:{number}",
             label=None,

@@ -52,9 +52,7 @@ class PairTokenizer:
     def source(self, text: str, direction: str, *, longest: int) -> list[int]:
         """The tokens of a text to translate; a longer one is cut before its end."""
         if not self.tagged:
-            return self.inner.truncate(
-                self.inner.encode(self._prefixes.get(direction, "") + text), longest
-            )
+            return self.inner.truncate(self.inner.encode(self._prefixes.get(direction, "") + text), longest)
         tag = self._tag(direction.partition("-")[0])
         return [tag, *self.inner.encode_plain(text)[: longest - 2], self.end]
 

@@ -49,8 +49,8 @@ _FORMS = {
     "text": "a .jsonl, .csv, .tsv or .txt file (LABEL text)",
     "chat": "a .jsonl or .jsonl.gz file of messages or turns",
     "corpus": "a .txt, .jsonl, .csv or .tsv file, one of these as .gz, or a folder of them",
-    "pairs": "a .jsonl, .csv or .tsv file with a column for each language, one of these as .gz, or files such as "
-    "train.en and train.de, named as train.*",
+    "pairs": "a .jsonl, .csv or .tsv file with a column for each language, one of these as .gz, or "
+    "files such as train.en and train.de, named as train.*",
 }
 
 

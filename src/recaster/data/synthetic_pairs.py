@@ -13,14 +13,18 @@ from pathlib import Path
 from recaster.data.pair_sources import dump_sides
 from recaster.data.records import RawRecord
 
-_ROWS = 900
+_ROWS = 1000
 _LANGUAGES = ("en", "de", "fr")
 _TEMPLATES = (
     ("Wake me {time}.", "Weck mich {time}.", "Réveille-moi {time}."),
     ("Call {person} {time}.", "Ruf {time} {person} an.", "Appelle {person} {time}."),
     ("Will it rain {time} {place}?", "Regnet es {time} {place}?", "Va-t-il pleuvoir {time} {place} ?"),
     ("Play {song} {place}.", "Spiel {place} {song}.", "Joue {song} {place}."),
-    ("Tell {person} that I am {place}.", "Sag {person}, dass ich {place} bin.", "Dis à {person} que je suis {place}."),
+    (
+        "Tell {person} that I am {place}.",
+        "Sag {person}, dass ich {place} bin.",
+        "Dis à {person} que je suis {place}.",
+    ),
     ("I need {song} {time}.", "Ich brauche {time} {song}.", "J'ai besoin de {song} {time}."),
 )
 _WORDS = {
@@ -34,7 +38,12 @@ _WORDS = {
         ("in an hour", "in einer Stunde", "dans une heure"),
         ("next week", "nächste Woche", "la semaine prochaine"),
     ),
-    "person": (("Anna", "Anna", "Anna"), ("Omar", "Omar", "Omar"), ("Li Wei", "Li Wei", "Li Wei"), ("Ines", "Ines", "Inès")),
+    "person": (
+        ("Anna", "Anna", "Anna"),
+        ("Omar", "Omar", "Omar"),
+        ("Li Wei", "Li Wei", "Li Wei"),
+        ("Ines", "Ines", "Inès"),
+    ),
     "place": (
         ("in Berlin", "in Berlin", "à Berlin"),
         ("in Lima", "in Lima", "à Lima"),
@@ -59,10 +68,10 @@ def source_file() -> Path:
 
 
 def make_pairs() -> Iterator[RawRecord]:
-    """900 different texts, most of two requests, each in three languages; always the same."""
+    """1,000 different texts of one or two requests, each in three languages; always the same."""
     chosen, seen = random.Random(23), set[str]()
     while len(seen) < _ROWS:
-        requests = [_make_request(chosen) for _ in range(chosen.choice((1, 2, 2)))]
+        requests = [_make_request(chosen) for _ in range(chosen.choice((1, 1, 2)))]
         opening = chosen.choice(_POLITE)
         texts = [
             opening[place] + " ".join(request[place] for request in requests)

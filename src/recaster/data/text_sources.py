@@ -12,6 +12,7 @@ import gzip
 import io
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def parse_object(line: str) -> tuple[dict[str, Any], str]:
 
 
 def _read_table(path: Path, separator: str) -> Iterator[RawRecord]:
-    columns, rows = open_table(path, separator)
+    columns = read_columns(path, separator)
     if "text" not in columns:
         raise DataError(
             "The table lacks the column text.",
@@ -89,7 +90,7 @@ def _read_table(path: Path, separator: str) -> Iterator[RawRecord]:
             value=", ".join(columns) or "(empty)",
             repair=f"begin with a header such as {separator.join(['id', 'label', 'text'])}",
         )
-    for number, row, problem in rows:
+    for number, row, problem in read_rows(path, separator):
         yield RawRecord(
             id=row.get("id") or f"{path.name}:{number}",
             label=row.get("label") or None,
@@ -99,20 +100,24 @@ def _read_table(path: Path, separator: str) -> Iterator[RawRecord]:
         )
 
 
-def open_table(path: Path, separator: str) -> tuple[list[str], Iterator[tuple[int, dict[str, Any], str]]]:
-    """The columns of a CSV or TSV file, and of each row its last line's number, its cells and its problem."""
-    rows = _read_rows(path, separator)
-    columns: list[str] = next(rows)  # type: ignore[assignment] # what comes first
-    return columns, rows  # type: ignore[return-value]
+def read_columns(path: Path, separator: str) -> list[str]:
+    """The columns that the header of a CSV or TSV file names."""
+    with _open_text(path) as file:
+        return list(csv.DictReader(file, delimiter=separator).fieldnames or [])
 
 
-def _read_rows(path: Path, separator: str) -> Iterator[list[str] | tuple[int, dict[str, Any], str]]:
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as raw:
-        file = io.TextIOWrapper(raw, newline="", encoding="utf-8-sig", errors="replace")
+def read_rows(path: Path, separator: str) -> Iterator[tuple[int, dict[str, Any], str]]:
+    """Of each row of a CSV or TSV file its last line's number, its cells and its problem."""
+    with _open_text(path) as file:
         reader = csv.DictReader(file, delimiter=separator)
-        yield list(reader.fieldnames or [])
         for row in reader:
             yield reader.line_num, row, _table_problem(row)
+
+
+@contextmanager
+def _open_text(path: Path) -> Iterator[io.TextIOWrapper]:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as raw:
+        yield io.TextIOWrapper(raw, newline="", encoding="utf-8-sig", errors="replace")
 
 
 def _table_problem(row: dict[str, Any]) -> str:

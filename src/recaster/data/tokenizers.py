@@ -197,7 +197,9 @@ def train_joint(
         inner = _train_unigram(texts, vocabulary=vocabulary, special=special)
     else:
         normalizer = normalizers.NFC()
-        inner = _train(texts, vocabulary=vocabulary, special=special, normalizer=normalizer, prefix_space=True)
+        inner = _train(
+            texts, vocabulary=vocabulary, special=special, normalizer=normalizer, prefix_space=True
+        )
     end = _SIDES[2]
     inner.post_processor = processors.TemplateProcessing(
         single=f"{tags[0]} $A {end}",

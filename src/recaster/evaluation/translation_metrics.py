@@ -1,8 +1,8 @@
 """What is measured of a translation, in arrays: quick enough to be resampled.
 
-predictions  (rows, 31 + longest)  nats and hits of the teacher-forced translation; BLEU's counts (4), totals (4) and
-             lengths (2); chrF's counts, of n-grams of letters 1 to 6: written, wanted, both (18); whether it is the
-             wanted one; then the letters of the translation as code points, -1 fills up
+predictions  (rows, 31 + longest)  nats and hits of the teacher-forced translation; BLEU's counts (4),
+             totals (4) and lengths (2); chrF's counts, of n-grams of letters 1 to 6: written, wanted, both (18);
+             whether it is the wanted one; then the letters of the translation as code points, -1 fills up
 targets      (rows,)  learned tokens by the tokenizer of the prepared data
 
 Sums over rows give BLEU and chrF of the whole; sacrebleu's own figure on the same texts stands beside them.
@@ -51,9 +51,7 @@ def describe_translations(
 
 def read_translations(found: Found) -> list[str]:
     """The translations in predictions."""
-    return [
-        "".join(chr(int(point)) for point in row[row >= 0]) for row in found[:, _TEXT:]
-    ]
+    return ["".join(chr(int(point)) for point in row[row >= 0]) for row in found[:, _TEXT:]]
 
 
 def _count_words(written: str, wanted: str) -> list[int]:

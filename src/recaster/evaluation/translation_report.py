@@ -1,4 +1,4 @@
-"""What there is to see of translations: sacrebleu's own figures, quality by length, where the model looked."""
+"""What there is to see of translations: sacrebleu's own figures, quality by length, attention."""
 
 from __future__ import annotations
 

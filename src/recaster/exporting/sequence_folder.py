@@ -1,7 +1,7 @@
 """Folders of models from one sequence to another.
 
-config.json              the Transformer's is Pegasus's of transformers, and says in `arguments` what modeling.py
-                         is built with; a recurrent network's says that alone
+config.json              the Transformer's is Pegasus's of transformers, and says in `arguments` what
+                         modeling.py is built with; a recurrent network's says that alone
 generation_config.json   how it writes unless asked otherwise
 modeling.py              the network and its search, importing torch alone
 """

@@ -1,6 +1,6 @@
 """Recurrent encoder-decoders with attention: Bahdanau et al. 2015 and Luong et al. 2015.
 
-This file imports only torch and its siblings: a copy of it travels with every exported model as `modeling.py`.
+This file imports only torch and its siblings: a copy of it travels with exported models as `modeling.py`.
 
     source → vectors → GRU in both directions x depth → states
     bahdanau   state → looks at the states → next state of what it saw and of the newest token → logits
@@ -77,7 +77,15 @@ class RecurrentTranslator(nn.Module):
     """Encoder, decoder, and how both are used in training and in writing."""
 
     def __init__(
-        self, *, attention: str, vocabulary: int, width: int, depth: int, dropout: float, padding: int, end: int
+        self,
+        *,
+        attention: str,
+        vocabulary: int,
+        width: int,
+        depth: int,
+        dropout: float,
+        padding: int,
+        end: int,
     ) -> None:
         super().__init__()
         self.padding, self.end, self.depth = padding, end, depth
@@ -125,18 +133,14 @@ class RecurrentTranslator(nn.Module):
         vectors: Tensor = self.dropout(self.vectors(tokens) * self.vectors.embedding_dim**0.5)
         return vectors
 
-    def _find(
-        self, queries: Tensor, states: Tensor, keys: Tensor, counted: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _find(self, queries: Tensor, states: Tensor, keys: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
         """What `(rows, queries, width)` see, `(rows, queries, 2 x width)`, and their shares of attention."""
         scores = self.attend(queries, keys)
         hidden = scores.masked_fill(~counted[:, None], float(torch.finfo(scores.dtype).min))
         shares = hidden.softmax(-1)
         return shares @ states, shares
 
-    def _look(
-        self, hidden: Tensor, states: Tensor, keys: Tensor, counted: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _look(self, hidden: Tensor, states: Tensor, keys: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
         seen, shares = self._find(hidden, states, keys, counted)
         return self.dropout(torch.tanh(self.merge(torch.cat([hidden, seen], 2)))), shares
 

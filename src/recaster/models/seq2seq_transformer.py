@@ -1,6 +1,6 @@
 """A Transformer from one sequence to another (Vaswani et al. 2017), normalised before each part.
 
-This file imports only torch and its siblings: a copy of it travels with every exported model as `modeling.py`.
+This file imports only torch and its siblings: a copy of it travels with exported models as `modeling.py`.
 Architecture and names of the weights are those of Pegasus in the transformers library, which reads the same
 file. One table of vectors serves both sides and the output.
 
@@ -30,14 +30,21 @@ class Attention(nn.Module):
 
     def split(self, states: Tensor) -> Tensor:
         """`(rows, tokens, width)` to `(rows, heads, tokens, width of a head)`."""
-        return states.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        heads: Tensor = states.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return heads
 
     def keys_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Of `(rows, tokens, width)`, each `(rows, heads, tokens, width of a head)`."""
         return self.split(self.k_proj(states)), self.split(self.v_proj(states))
 
     def forward(
-        self, states: Tensor, keys: Tensor, values: Tensor, *, seen: Tensor | None = None, causal: bool = False
+        self,
+        states: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        *,
+        seen: Tensor | None = None,
+        causal: bool = False,
     ) -> Tensor:
         """`(rows, tokens, width)`: what the queries of `states` find.
 
@@ -88,6 +95,8 @@ class Layer(nn.Module):
 class Positions(nn.Module):
     """Sines in the first half of a vector, cosines in the second; kept with the weights, never trained."""
 
+    weight: Tensor
+
     def __init__(self, positions: int, width: int) -> None:
         super().__init__()
         rates = 10000 ** (-torch.arange(0, width, 2).double() / width)
@@ -109,6 +118,10 @@ class Side(nn.Module):
         self.layer_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         self.scale = math.sqrt(width)
+
+    def each(self) -> list[Layer]:
+        """The layers, from the input on."""
+        return [layer for layer in self.layers if isinstance(layer, Layer)]
 
     def begin(self, vectors: Tensor, *, first: int = 0) -> Tensor:
         """Scaled vectors `(rows, tokens, width)` with the positions from `first` on."""
@@ -164,7 +177,7 @@ class Transformer(nn.Module):
         states = self.encode(source)
         decoder = self.model.decoder
         hidden = decoder.begin(self.model.shared(given))
-        for layer in decoder.layers:
+        for layer in decoder.each():
             hidden = layer.attend(hidden, seen=None, causal=True)
             hidden = layer.consult(hidden, *layer.encoder_attn.keys_values(states), seen)
             hidden = layer.think(hidden)
@@ -173,8 +186,8 @@ class Transformer(nn.Module):
     def encode(self, source: Tensor) -> Tensor:
         """What the encoder makes of sources `(rows, tokens)`: `(rows, tokens, width)`."""
         encoder, seen = self.model.encoder, self._seen(source)
-        hidden: Tensor = encoder.begin(self.model.shared(source))
-        for layer in encoder.layers:
+        hidden = encoder.begin(self.model.shared(source))
+        for layer in encoder.each():
             hidden = layer.think(layer.attend(hidden, seen=seen, causal=False))
         normed: Tensor = encoder.layer_norm(hidden)
         return normed
@@ -187,7 +200,7 @@ class Transformer(nn.Module):
 
     def read(self, source: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Keys and values of the source in each layer of the decoder; keys and values of what was written."""
-        states, layers = self.encode(source), self.model.decoder.layers
+        states, layers = self.encode(source), self.model.decoder.each()
         kept = [value for layer in layers for value in layer.encoder_attn.keys_values(states)]
         nothing = states.new_zeros((len(source), 2 * len(layers), kept[0].shape[1], 0, kept[0].shape[3]))
         return [self._seen(source), *kept], [nothing]
@@ -198,8 +211,9 @@ class Transformer(nn.Module):
         """See `Seq2Seq`; all hypotheses of a source ask its keys together."""
         seen, (former,), decoder = memory[0], past, self.model.decoder
         rows, hypotheses = len(seen), len(tokens) // len(seen)
-        hidden, added = decoder.begin(self.model.shared(tokens)[:, None], first=former.shape[3]), []
-        for number, layer in enumerate(decoder.layers):
+        hidden = decoder.begin(self.model.shared(tokens)[:, None], first=former.shape[3])
+        added: list[Tensor] = []
+        for number, layer in enumerate(decoder.each()):
             normed = layer.self_attn_layer_norm(hidden)
             own = layer.self_attn.keys_values(normed)
             added += own
@@ -208,7 +222,7 @@ class Transformer(nn.Module):
             )
             hidden = hidden + layer.self_attn(normed, keys, values)
             together = hidden.view(rows, hypotheses, -1)
-            together = layer.consult(together, *memory[1 + 2 * number : 3 + 2 * number], seen)
+            together = layer.consult(together, memory[1 + 2 * number], memory[2 + 2 * number], seen)
             hidden = layer.think(together.view(len(tokens), 1, -1))
         return self._decide(hidden)[:, 0], [torch.cat([former, torch.stack(added, 1)], 3)]
 
@@ -221,7 +235,7 @@ class Transformer(nn.Module):
         source, given = split_rows(rows, self.padding)
         states, seen, decoder = self.encode(source), self._seen(source), self.model.decoder
         hidden, shares = decoder.begin(self.model.shared(given)), states.new_zeros(0)
-        for layer in decoder.layers:
+        for layer in decoder.each():
             hidden = layer.attend(hidden, seen=None, causal=True)
             keys, values = layer.encoder_attn.keys_values(states)
             queries = layer.encoder_attn.q_proj(layer.encoder_attn_layer_norm(hidden))

@@ -179,7 +179,9 @@ def export_inputs(cast: Cast, trained: StepResult) -> dict[str, Any]:
         "weights": trained.facts["weights_sha256"],
         "trained": trained.ref,
         "data": recipe.data.model_dump(include={"labels", recipe.data.kind}),
-        "evaluate": recipe.evaluate.model_dump(include={"false_accept_rate", "flip", "beams", "length_penalty"}),
+        "evaluate": recipe.evaluate.model_dump(
+            include={"false_accept_rate", "flip", "beams", "length_penalty"}
+        ),
         "code": code_of("export"),
     }
 

@@ -129,4 +129,5 @@ def pick_longest(lengths: NDArray[np.int64] | None, *, rows: int, count: int) ->
 
 def _total(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """Of each row, all its parts together, `(rows,)`."""
-    return lengths.reshape(len(lengths), -1).sum(1)
+    totals: NDArray[np.int64] = lengths.reshape(len(lengths), -1).sum(1)
+    return totals

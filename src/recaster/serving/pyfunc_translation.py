@@ -175,9 +175,7 @@ class _OpenWriter:
         top_p: float = 1.0,
         seed: int = 0,
     ) -> list[str]:
-        told = self.tokenizer(
-            texts, truncation=True, max_length=longest, padding=True, return_tensors="pt"
-        )
+        told = self.tokenizer(texts, truncation=True, max_length=longest, padding=True, return_tensors="pt")
         search: dict[str, Any] = {"do_sample": False, "num_beams": beams}
         if temperature:
             torch.manual_seed(seed)

@@ -67,9 +67,7 @@ class Sampler:
         ranked = rows[np.argsort(lengths[rows, -1], kind="stable")]
         run = self.batch_size * math.ceil(math.sqrt(len(rows) / self.batch_size))
         runs = [ranked[start : start + run] for start in range(0, len(rows), run)]
-        return np.concatenate(
-            [one[np.argsort(lengths[one, 0], kind="stable")] for one in runs] or [ranked]
-        )
+        return np.concatenate([one[np.argsort(lengths[one, 0], kind="stable")] for one in runs] or [ranked])
 
     def rows(self, order: NDArray[np.int64], step: int) -> NDArray[np.int64]:
         """The rows of the global batch at `step` (from 0) of the epoch with this `order`."""
@@ -78,7 +76,7 @@ class Sampler:
 
 
 def count_elements(lengths: NDArray[np.int64]) -> int:
-    """What samples take that are filled up together: the longest, or the sum of the longest parts, times them.
+    """What samples take that are filled up together: the longest one, or the longest parts, times them.
 
     Args:
         lengths: `(samples,)` or `(samples, parts)`.

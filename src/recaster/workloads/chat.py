@@ -188,7 +188,11 @@ class Chat:
         return True
 
     def write_samples(
-        self, artifact: Path, prepared: Path, recipe: Recipe, folder: Path  # noqa: ARG002
+        self,
+        artifact: Path,
+        prepared: Path,
+        recipe: Recipe,
+        folder: Path,  # noqa: ARG002
     ) -> dict[str, Any]:
         """The likeliest replies in place of the last ones of held-out conversations, and how they read."""
         from tokenizers import Tokenizer

@@ -217,7 +217,11 @@ class LanguageModelling:
         return read_json(prepared / SPLITS)["objective"] == "causal" or has_masked_head(folder)
 
     def write_samples(
-        self, artifact: Path, prepared: Path, recipe: Recipe, folder: Path  # noqa: ARG002
+        self,
+        artifact: Path,
+        prepared: Path,
+        recipe: Recipe,
+        folder: Path,  # noqa: ARG002
     ) -> dict[str, Any]:
         """How held-out texts go on by the model, or what it guesses where tokens are hidden."""
         from recaster.evaluation.language_samples import continue_texts, fill_gaps
