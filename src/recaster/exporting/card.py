@@ -300,7 +300,8 @@ def _limits(recipe: Recipe) -> list[str]:
     if recipe.data.text:
         lines.append(f"Texts are cut after {recipe.data.text.max_tokens} tokens.")
     if recipe.data.labels:
-        lines.append("It knows no other labels, and gives one of these to any input.")
+        given = "any number" if recipe.data.several_labels else "one"
+        lines.append(f"It knows no other labels, and gives {given} of these to any input.")
     return lines
 
 

@@ -13,6 +13,10 @@ KINDS = ("image", "boxes", "text", "chat", "corpus", "pairs")
 """What a record can be; the section of `data` of that name describes it."""
 
 
+SEPARATOR = "|"
+"""Between the labels of a record that may have several."""
+
+
 class ImageShape(Section):
     """What every picture of the data set must look like."""
 
@@ -139,6 +143,9 @@ class DataSection(Section):
     model's card. Faces are not taken without."""
     labels: list[str] = Field(default_factory=list)
     """Every legal label, in the order of the model's outputs; none for data without labels."""
+    several_labels: bool = False
+    """Whether a record may have several labels or none: `cat|dog` in a table or a folder's name, a list in
+    JSON. The model answers each label by itself; train.loss is binary-cross-entropy."""
     image: ImageShape | None = None
     """What every picture must look like; another shape is a broken record."""
     boxes: BoxShape | None = None
@@ -161,8 +168,12 @@ class DataSection(Section):
     def _distinct(self) -> DataSection:
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"labels repeat: {self.labels}")
-        if len(self.labels) == 1 and self.boxes is None:
+        if len(self.labels) == 1 and self.boxes is None and not self.several_labels:
             raise ValueError(f"one label, {self.labels[0]!r}, leaves nothing to tell apart")
+        if self.several_labels and (odd := [label for label in self.labels if SEPARATOR in label]):
+            raise ValueError(
+                f"{SEPARATOR} stands between the labels of a record, and is in {odd[0]!r}; rename it"
+            )
         return self
 
     @model_validator(mode="after")

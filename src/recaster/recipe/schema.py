@@ -22,6 +22,8 @@ METRICS = {
     "accuracy": "higher",
     "top5_accuracy": "higher",
     "macro_f1": "higher",
+    "micro_f1": "higher",
+    "macro_average_precision": "higher",
     "negative_log_likelihood": "lower",
     "calibration_error": "lower",
     "predictive_entropy": "lower",
@@ -45,6 +47,10 @@ METRICS = {
 """Every metric that a gate can name, and which direction is better."""
 FACES = "face-recognition"
 """The workload whose splits share no person."""
+OF_SEVERAL_LABELS = ("micro_f1", "macro_average_precision")
+"""Metrics that only say something of records with several labels."""
+LABELLED = ("image-classification", "text-classification")
+"""Workloads whose records have labels as a whole."""
 LEAST_CLASSES = {"top5_accuracy": 6}
 """Metrics that say nothing of fewer classes."""
 
@@ -243,8 +249,39 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _several_labels_have_their_loss(self) -> Recipe:
+        several, name = self.data.several_labels, self.train.loss.name
+        if several and self.workload not in LABELLED:
+            raise ValueError(f"data.several_labels is for {' and '.join(LABELLED)}; remove it")
+        if several != (name == "binary-cross-entropy"):
+            told = "needs train.loss binary-cross-entropy" if several else "is not set, for which it is"
+            raise ValueError(f"data.several_labels {told}; train.loss is {name}")
+        if several and (self.customize.method == "distil" or self.train.loss.consistency):
+            raise ValueError(
+                "customize.method distil and train.loss.consistency compare probabilities of which one label "
+                "is right; remove them, or data.several_labels"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _class_weights_fit_labels(self) -> Recipe:
+        weights = self.train.loss.class_weights
+        if weights is not None and self.workload not in LABELLED:
+            raise ValueError(f"train.loss.class_weights is for {' and '.join(LABELLED)}; remove it")
+        if isinstance(weights, list) and len(weights) != len(self.data.labels):
+            raise ValueError(
+                f"train.loss.class_weights has {len(weights)} numbers for {len(self.data.labels)} labels; "
+                "give one for each, in their order"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _metrics_fit_labels(self) -> Recipe:
         for metric in (*(bar.metric for bar in self.gate.bars), self.gate.champion.metric):
+            if metric in OF_SEVERAL_LABELS and not self.data.several_labels:
+                raise ValueError(f"{metric} is of records with several labels; use macro_f1 or accuracy")
+            if metric == "top5_accuracy" and self.data.several_labels:
+                raise ValueError(f"{metric} is of records with one label; use macro_average_precision")
             least = LEAST_CLASSES.get(metric, 0)
             if len(self.data.labels) < least:
                 raise ValueError(
