@@ -14,12 +14,8 @@ from recaster.core.settings import Settings
 if TYPE_CHECKING:
     from recaster.data.records import RawRecord
     from recaster.models.replies import ChatVoice
-<<<<<<< HEAD
-    from recaster.recipe.data import DataSection
-    from recaster.recipe.pairs import PairShape
-=======
     from recaster.recipe.data import BoxShape, DataSection
->>>>>>> main
+    from recaster.recipe.pairs import PairShape
 
 _DESCRIBED = "preprocessing.json"
 
