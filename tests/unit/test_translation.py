@@ -1,4 +1,4 @@
-"""Translation: bad files, the contract's facts, tokens of both sides, networks, searching, what is measured."""
+"""Translation: bad files, the contract's facts, tokens of both sides, networks, search, metrics."""
 
 from __future__ import annotations
 
@@ -33,7 +33,14 @@ from recaster.recipe.pairs import PairShape
 from recaster.training.sampler import Sampler
 
 _SHAPE = PairShape(directions=["en-de"], max_tokens=12)
-_TEXTS = ["Zwei Hunde rennen am Strand.", "two dogs run on the beach.", "שלום עולם", "🐶 runs", "a", "Straße!"]
+_TEXTS = [
+    "Zwei Hunde rennen am Strand.",
+    "two dogs run on the beach.",
+    "שלום עולם",
+    "🐶 runs",
+    "a",
+    "Straße!",
+]
 _SIZE = {"width": 16, "depth": 2, "dropout": 0.1, "tokens": 40}
 _ABOUT = {"vocabulary": 40, "padding": 0, "end": 2}
 ARCHITECTURES = ("transformer", "bahdanau", "luong")
@@ -94,7 +101,8 @@ def test_facts_tell_bad_pairs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("directions", "told"), [(["en"], "no direction"), (["en-en"], "no direction"), (["a-b", "a-b"], "repeat")]
+    ("directions", "told"),
+    [(["en"], "no direction"), (["en-en"], "no direction"), (["a-b", "a-b"], "repeat")],
 )
 def test_directions_are_checked(directions: list[str], told: str) -> None:
     with pytest.raises(ValueError, match=told if told != "repeat" else "no direction|repeat"):
@@ -142,9 +150,9 @@ def test_shards_hold_both_sides(tmp_path: Path) -> None:
     pairs = [Pair(id=f"p{n}", direction="en-de", source=text, target=text) for n, text in enumerate(_TEXTS)]
     pairs.append(Pair(id="long", direction="en-de", source="word " * 90, target="kurz"))
     train, test = (
-        write_pair_shard(tmp_path, name, pairs, tokenizer=tokenizer, shape=PairShape(
-            directions=["en-de"], max_tokens=40
-        ))
+        write_pair_shard(
+            tmp_path, name, pairs, tokenizer=tokenizer, shape=PairShape(directions=["en-de"], max_tokens=40)
+        )
         for name in ("train", "test")
     )
     assert train["rows"] == len(pairs) - 1 and test["rows"] == len(pairs)
@@ -274,7 +282,7 @@ def test_metrics_are_sacrebleu_s() -> None:
     from sacrebleu.metrics import BLEU, CHRF
 
     chance = np.random.default_rng(2)
-    words = "der die Mann Hund läuft , . über grüne 'Straße' 3,5 U.S. - eine".split()
+    words = ["der", "die", "Mann", "Hund", "läuft", ",", ".", "über", "grüne", "'Straße'", "3,5", "U.S.", "-", "eine"]
     wanted = [" ".join(chance.choice(words, chance.integers(1, 12))) for _ in range(60)]
     written = [
         " ".join(w if chance.random() < 0.8 else str(chance.choice(words)) for w in text.split())

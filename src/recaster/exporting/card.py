@@ -28,6 +28,7 @@ _PIPELINES = {
     "chat": "text-generation",
     "causal": "text-generation",
     "masked": "fill-mask",
+    "translation": "translation",
 }
 """What hubs call each workload."""
 _USES = {
@@ -36,6 +37,7 @@ _USES = {
     "faces": "Compares faces: vectors of one person are near, those of two are far. It knows no names.",
     "boxes": "Finds things with these labels in a picture, each with its box: {labels}.",
     "chat": "Answers the last turn of a conversation.",
+    "pairs": "Translates a short text.",
     "corpus": "Foresees text like that of its data: a start for models of other tasks.",
 }
 _FACE_LIMITS = (
@@ -47,7 +49,12 @@ _FACE_LIMITS = (
 )
 
 
-_ASKING = {"boxes": "boxes = model.eval().detect(pictures, overlap=0.6, least_score=0.3, most=100)"}
+_PICTURES = "  # (rows, channels, height, width), as preprocessing.json says"
+_ASKING = {
+    "boxes": f"boxes = model.eval().detect(pictures, overlap=0.6, least_score=0.3, most=100){_PICTURES}",
+    "pairs": "tokens = modeling.write_beams(model.eval(), source, starts, beams=4, length_penalty=1.0, "
+    "longest=64)  # source: tag, tokens, end; starts: the tag of each translation's language, see config.json",
+}
 """How a model of its own code is asked, where a plain call gives what only training wants."""
 
 
@@ -210,8 +217,7 @@ def _loading(artifact: Path, recipe: Recipe) -> list[str]:
             'told = json.load(open("config.json"))',
             'model = modeling.build_model(**told["arguments"])',
             'model.load_state_dict(safetensors.torch.load_file("model.safetensors"))',
-            _ASKING.get(recipe.data.kind, "logits = model.eval()(pictures)")
-            + "  # (rows, channels, height, width), as preprocessing.json says",
+            _ASKING.get(recipe.data.kind, f"logits = model.eval()(pictures){_PICTURES}"),
         ]
     elif (artifact / "adapter_config.json").exists():
         code = [
