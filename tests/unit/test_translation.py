@@ -282,7 +282,7 @@ def test_metrics_are_sacrebleu_s() -> None:
     from sacrebleu.metrics import BLEU, CHRF
 
     chance = np.random.default_rng(2)
-    words = ["der", "die", "Mann", "Hund", "läuft", ",", ".", "über", "grüne", "'Straße'", "3,5", "U.S.", "-", "eine"]
+    words = ["der", "die", "Mann", "läuft", ",", ".", "über", "grüne", "'Straße'", "3,5", "U.S.", "-"]
     wanted = [" ".join(chance.choice(words, chance.integers(1, 12))) for _ in range(60)]
     written = [
         " ".join(w if chance.random() < 0.8 else str(chance.choice(words)) for w in text.split())

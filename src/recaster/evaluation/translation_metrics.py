@@ -1,7 +1,7 @@
 """What is measured of a translation, in arrays: quick enough to be resampled.
 
 predictions  (rows, 31 + longest)  nats and hits of the teacher-forced translation; BLEU's counts (4),
-             totals (4) and lengths (2); chrF's counts, of n-grams of letters 1 to 6: written, wanted, both (18);
+             totals (4) and lengths (2); chrF's, of n-grams of letters 1 to 6: written, wanted, both (18);
              whether it is the wanted one; then the letters of the translation as code points, -1 fills up
 targets      (rows,)  learned tokens by the tokenizer of the prepared data
 

@@ -53,7 +53,7 @@ _PICTURES = "  # (rows, channels, height, width), as preprocessing.json says"
 _ASKING = {
     "boxes": f"boxes = model.eval().detect(pictures, overlap=0.6, least_score=0.3, most=100){_PICTURES}",
     "pairs": "tokens = modeling.write_beams(model.eval(), source, starts, beams=4, length_penalty=1.0, "
-    "longest=64)  # source: tag, tokens, end; starts: the tag of each translation's language, see config.json",
+    "longest=64)  # source: tag, tokens, end; starts: tags, which config.json has",
 }
 """How a model of its own code is asked, where a plain call gives what only training wants."""
 
