@@ -1,4 +1,4 @@
-"""Prepared texts with their translations: shards of both sides' tokens, and of the held-out ones also the text.
+"""Prepared texts with their translations: shards of both sides' tokens, of held-out ones also the text.
 
 train.tokens.npy     [3, 90, 41, 2, ~4, ~17, ~33, 2]    the source; what the decoder is given, marked; the end
 train.labels.npy     learned tokens of each row
