@@ -196,21 +196,24 @@ def open_pair_rows(prepared: Path, split: str) -> PairRows:
     return PairRows(read_token_shard(prepared, split), sides, padding=padding)
 
 
+def read_pair_texts(prepared: Path, split: str) -> list[Pair]:
+    """The texts of a held-out split, in the order of its rows."""
+    names = read_json(prepared / f"{split}.ids.json")
+    texts = read_json(prepared / f"{split}.texts.json")
+    return [
+        Pair(id=name, direction=direction, source=source, target=target)
+        for name, (direction, source, target) in zip(names, texts, strict=True)
+    ]
+
+
 def read_held_out(prepared: Path, split: str, tokenizer: PairTokenizer, model: Path) -> HeldOut:
     """A held-out split for the model in the folder `model`, whose `tokenizer` it is."""
     about, rows = read_json(prepared / SPLITS), open_pair_rows(prepared, split)
-    counts = read_token_shard(prepared, split).labels
-    names = rows.ids(np.arange(len(rows)))
-    pairs = [
-        Pair(id=name, direction=direction, source=source, target=target)
-        for name, (direction, source, target) in zip(
-            names, read_json(prepared / f"{split}.texts.json"), strict=True
-        )
-    ]
+    counts, pairs = read_token_shard(prepared, split).labels, read_pair_texts(prepared, split)
     if hash_file(model / "tokenizer.json") == about["tokenizer"]:
         return HeldOut(rows=rows, counts=counts, pairs=pairs)
     longest = int(about["max_tokens"])
     encoded = [_encode(pair, tokenizer, longest)[:2] for pair in pairs]
     tokens, sides = _lay_out(encoded)
-    shard = make_token_shard(tokens, labels=sides[:, 1].copy(), ids=names)
+    shard = make_token_shard(tokens, labels=sides[:, 1].copy(), ids=[pair.id for pair in pairs])
     return HeldOut(rows=PairRows(shard, sides, padding=tokenizer.inner.padding), counts=counts, pairs=pairs)

@@ -26,7 +26,9 @@ from recaster.data import (
     synthetic_faces,
     synthetic_pairs,
     synthetic_shapes,
+    synthetic_trees,
     text_sources,
+    tree_sources,
 )
 from recaster.data.records import RawRecord
 from recaster.data.subset import thin
@@ -40,6 +42,7 @@ _BUILTIN: dict[str, tuple[str, Callable[[], Path], Callable[[], Iterator[RawReco
     "builtin:synthetic-chats": ("chat", synthetic.source_file, synthetic.make_chats),
     "builtin:synthetic-notes": ("corpus", synthetic.source_file, synthetic.make_notes),
     "builtin:synthetic-pairs": ("pairs", synthetic_pairs.source_file, synthetic_pairs.make_pairs),
+    "builtin:synthetic-trees": ("trees", synthetic_trees.source_file, synthetic_trees.make_trees),
 }
 """Kind, the file whose content decides the records, and the records."""
 Reader = Callable[[Path], Iterator[RawRecord] | None]
@@ -51,6 +54,7 @@ _FORMS = {
     "corpus": "a .txt, .jsonl, .csv or .tsv file, one of these as .gz, or a folder of them",
     "pairs": "a .jsonl, .csv or .tsv file with a column for each language, one of these as .gz, or "
     "files such as train.en and train.de, named as train.*",
+    "trees": "a .conllu file, also .gz, a folder of them, or to be parsed a .jsonl or .txt file",
 }
 
 
@@ -128,6 +132,8 @@ def _read_path(path: Path, data: DataSection, subset: Subset | None) -> Iterator
         read = partial(document_sources.read_documents, shape=data.corpus)
     elif data.pairs:
         read = partial(pair_sources.read_pairs, shape=data.pairs)
+    elif data.trees:
+        read = tree_sources.read_trees
     else:
         read = text_sources.read_texts if data.text else chat_sources.read_chats
     if (found := read(path)) is None:

@@ -38,6 +38,11 @@ class Tokenizer:
         ids: list[int] = self._inner.encode(text, add_special_tokens=False).ids
         return ids
 
+    def show(self, token: int) -> str:
+        """What people see of a token; nothing of a special one."""
+        text: str = self._inner.decode([token])
+        return text
+
     def decode(self, tokens: list[int]) -> str:
         """The text of `tokens`, special ones left out."""
         text: str = self._inner.decode(tokens)

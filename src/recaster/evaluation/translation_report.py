@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recaster.data.pair_shards import Pair
 from recaster.evaluation.translation_metrics import Found, bleu, chrf, read_translations
 
 _BOUNDS = (5, 10, 15, 20, 30)
@@ -17,54 +17,31 @@ _BOUNDS = (5, 10, 15, 20, 30)
 _COLUMNS = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
-    """One held-out text."""
-
-    id: str
-    direction: str
-    source: str
-    wanted: str
-
-
 def report_translations(
-    predictions: Found, targets: NDArray[np.int64], examples: Sequence[Example], folder: Path, *, shown: int
+    predictions: Found, targets: NDArray[np.int64], pairs: Sequence[Pair], folder: Path
 ) -> dict[str, Any]:
-    """Draw quality by length into `folder`; return that, each direction's figures, and examples.
+    """Draw quality by length into `folder`; return that, and each direction's figures.
 
     Args:
-        examples: of the rows, in their order.
-        shown: examples to return, evenly spread over the lengths.
+        pairs: of the rows, in their order.
     """
-    written = read_translations(predictions)
-    lengths = np.array([len(example.source.split()) for example in examples])
+    lengths = np.array([len(pair.source.split()) for pair in pairs])
     by_length = _measure_groups(predictions, targets, np.digitize(lengths, _BOUNDS, right=True))
     plot_by_length(by_length, folder / "length.png")
-    rows = np.unique(np.linspace(0, len(examples) - 1, shown).astype(int)).tolist()
     return {
-        "sacrebleu": _measure_directions(written, examples),
+        "sacrebleu": _measure_directions(read_translations(predictions), pairs),
         "by_length": by_length,
-        "translations": [
-            {
-                "id": examples[row].id,
-                "direction": examples[row].direction,
-                "source": examples[row].source,
-                "wanted": examples[row].wanted,
-                "written": written[row],
-            }
-            for row in rows
-        ],
     }
 
 
-def _measure_directions(written: Sequence[str], examples: Sequence[Example]) -> dict[str, Any]:
+def _measure_directions(written: Sequence[str], pairs: Sequence[Pair]) -> dict[str, Any]:
     """BLEU and chrF of each direction by sacrebleu itself, with its signatures."""
     from sacrebleu.metrics import BLEU, CHRF
 
     table = {}
-    for direction in sorted({example.direction for example in examples}):
-        rows = [row for row, example in enumerate(examples) if example.direction == direction]
-        own, wanted = [written[row] for row in rows], [[examples[row].wanted for row in rows]]
+    for direction in sorted({pair.direction for pair in pairs}):
+        rows = [row for row, pair in enumerate(pairs) if pair.direction == direction]
+        own, wanted = [written[row] for row in rows], [[pairs[row].target for row in rows]]
         found: dict[str, Any] = {"rows": len(rows)}
         for name, metric in (("bleu", BLEU()), ("chrf", CHRF())):
             found[name] = metric.corpus_score(own, wanted).score

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recaster.models.reversed_rows import take_places, turn_around
 from recaster.models.seq2seq_search import split_rows
-from recaster.models.turned_rows import take_places, turn_around
 
 
 class Encoder(nn.Module):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recaster.models.turned_rows import take_places, turn_around
+from recaster.models.reversed_rows import take_places, turn_around
 
 _WIDTHS, _FILTERS = (3, 4, 5), 100
 """Tokens that a filter spans, and filters of each width (Kim 2014)."""

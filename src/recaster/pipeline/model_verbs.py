@@ -197,7 +197,7 @@ def evaluate_artifact(
         untuned: the same of the model's base, to be told beside it.
     """
     from recaster.evaluation.metrics import measure
-    from recaster.workloads.protocol import Generative
+    from recaster.workloads.protocol import Explained, Generative
 
     section, workload = cast.recipe.evaluate, cast.workload
 
@@ -218,8 +218,10 @@ def evaluate_artifact(
         measured = measure(predictions, targets, workload.metrics(section), section)
         facts = {"metrics": measured, "rows": len(targets)}
         tables = workload.report(cast.recipe, predictions, targets, prepared.path, folder)
+        if isinstance(workload, Explained):
+            workload.explain(artifact, predictions, targets, prepared.path, folder)
         if isinstance(workload, Generative):
-            tables |= workload.write_samples(artifact, prepared.path, cast.recipe, folder)
+            tables |= workload.write_samples(artifact, prepared.path, cast.recipe)
         if untuned:
             facts["untuned"] = untuned.facts["metrics"]
         write_json(folder / "metrics.json", {**facts, **tables})

@@ -187,13 +187,7 @@ class Chat:
         """A base can always: one that lacks weights was refused."""
         return True
 
-    def write_samples(
-        self,
-        artifact: Path,
-        prepared: Path,
-        recipe: Recipe,
-        folder: Path,  # noqa: ARG002
-    ) -> dict[str, Any]:
+    def write_samples(self, artifact: Path, prepared: Path, recipe: Recipe) -> dict[str, Any]:
         """The likeliest replies in place of the last ones of held-out conversations, and how they read."""
         from tokenizers import Tokenizer
 

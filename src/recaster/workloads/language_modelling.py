@@ -216,13 +216,7 @@ class LanguageModelling:
         """A causal base was refused if it lacks weights; an encoder may have no head yet."""
         return read_json(prepared / SPLITS)["objective"] == "causal" or has_masked_head(folder)
 
-    def write_samples(
-        self,
-        artifact: Path,
-        prepared: Path,
-        recipe: Recipe,
-        folder: Path,  # noqa: ARG002
-    ) -> dict[str, Any]:
+    def write_samples(self, artifact: Path, prepared: Path, recipe: Recipe) -> dict[str, Any]:
         """How held-out texts go on by the model, or what it guesses where tokens are hidden."""
         from recaster.evaluation.language_samples import continue_texts, fill_gaps
 

@@ -81,9 +81,20 @@ class Generative(Protocol):
     def answers(self, folder: Path, prepared: Path) -> bool:
         """Whether the base model in `folder` has all weights that it needs to be measured."""
 
-    def write_samples(self, artifact: Path, prepared: Path, recipe: Recipe, folder: Path) -> dict[str, Any]:
-        """Let the exported model write on held-out rows; return tables that belong beside the metrics.
+    def write_samples(self, artifact: Path, prepared: Path, recipe: Recipe) -> dict[str, Any]:
+        """Let the exported model write on held-out rows; return tables that belong beside the metrics."""
 
-        Args:
-            folder: for plots as PNG files.
-        """
+
+@runtime_checkable
+class Explained(Protocol):
+    """A workload that shows what its models' worst answers rest on."""
+
+    def explain(
+        self,
+        artifact: Path,
+        predictions: NDArray[np.float64],
+        targets: NDArray[Any],
+        prepared: Path,
+        folder: Path,
+    ) -> None:
+        """Write pictures or a page of the exported model's worst errors on the test split into `folder`."""

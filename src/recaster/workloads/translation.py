@@ -19,10 +19,12 @@ from recaster.core.files import read_json, write_json
 from recaster.data.pair_shards import (
     SPLITS,
     HeldOut,
+    Pair,
     expand_pairs,
     group_pairs,
     open_pair_rows,
     read_held_out,
+    read_pair_texts,
     write_about,
     write_pair_shard,
 )
@@ -41,7 +43,7 @@ from recaster.models.translate import read_search, translate
 from recaster.training.trainable import TrainingSet
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
@@ -202,17 +204,7 @@ class Translation:
         # A vocabulary of its own has another number of tokens for the same translations.
         own = np.array([held.rows.targets_in(np.array([row])) for row in range(len(held.rows))])
         nats_hits[:, 1] *= held.counts / np.maximum(own, 1)
-        longest = int(about["max_tokens"])
-        written = translate(
-            model,
-            [tokenizer.source(pair.source, pair.direction, longest=longest) for pair in held.pairs],
-            [tokenizer.start(pair.direction) for pair in held.pairs],
-            padding=tokenizer.inner.padding,
-            end=tokenizer.end,
-            search=read_search(artifact),
-            longest=longest,
-        )
-        texts = [tokenizer.read(tokens) for tokens in written]
+        texts = _translate(model, tokenizer, held.pairs, artifact, longest=int(about["max_tokens"]))
         found = describe_translations(nats_hits, texts, [pair.target for pair in held.pairs])
         return found, held.counts
 
@@ -224,49 +216,85 @@ class Translation:
 
     def report(
         self,
-        recipe: Recipe,
+        recipe: Recipe,  # noqa: ARG002
         predictions: NDArray[np.float64],
         targets: NDArray[np.int64],
         prepared: Path,
         folder: Path,
     ) -> dict[str, Any]:
-        """sacrebleu's own figures by direction, quality by length, examples side by side."""
-        from recaster.evaluation.translation_report import Example, report_translations
+        """sacrebleu's own figures by direction, and quality by length."""
+        from recaster.evaluation.translation_report import report_translations
 
-        names = read_json(prepared / "test.ids.json")
-        examples = [
-            Example(id=name, direction=direction, source=source, wanted=wanted)
-            for name, (direction, source, wanted) in zip(
-                names, read_json(prepared / "test.texts.json"), strict=True
-            )
-        ]
-        return report_translations(predictions, targets, examples, folder, shown=recipe.evaluate.samples)
+        return report_translations(predictions, targets, read_pair_texts(prepared, "test"), folder)
 
     def answers(self, folder: Path, prepared: Path) -> bool:  # noqa: ARG002
         """A base can always: one that lacks weights was refused."""
         return True
 
+    def write_samples(self, artifact: Path, prepared: Path, recipe: Recipe) -> dict[str, Any]:
+        """Held-out texts of each length with the wanted translations and the model's."""
+        tokenizer, held, model = _open(artifact, prepared, "test")
+        most = recipe.evaluate.samples
+        rows = np.unique(np.linspace(0, len(held.pairs) - 1, most).astype(int)).tolist()
+        pairs = [held.pairs[row] for row in rows]
+        written = _translate(model, tokenizer, pairs, artifact, longest=_shape(recipe).max_tokens)
+        return {
+            "translations": [
+                {
+                    "id": pair.id,
+                    "direction": pair.direction,
+                    "source": pair.source,
+                    "wanted": pair.target,
+                    "written": text,
+                }
+                for pair, text in zip(pairs, written, strict=True)
+            ]
+        }
+
     @torch.no_grad()
-    def write_samples(self, artifact: Path, prepared: Path, recipe: Recipe, folder: Path) -> dict[str, Any]:
-        """Draw where the model looks while it writes the wanted translations of some held-out texts."""
+    def explain(
+        self,
+        artifact: Path,
+        predictions: NDArray[np.float64],
+        targets: NDArray[np.int64],
+        prepared: Path,
+        folder: Path,
+    ) -> None:
+        """Draw where the model looks while it foresees the wanted translations of its worst ones."""
+        from recaster.evaluation.translation_metrics import chrf
         from recaster.evaluation.translation_report import plot_attention
 
         tokenizer, held, model = _open(artifact, prepared, "test")
-        rows = np.unique(np.linspace(0, len(held.rows) - 1, min(_MAPS, recipe.evaluate.samples)).astype(int))
+        scores = [chrf(predictions[[row]], targets[[row]]) for row in range(len(targets))]
         maps = []
-        for row in rows.tolist():
-            tokens, targets = held.rows.batch(np.array([row]), seed=None)
+        for row in np.argsort(scores, kind="stable")[:_MAPS].tolist():
+            tokens, wanted = held.rows.batch(np.array([row]), seed=None)
             source, written = (int(value) for value in held.rows.lengths[row])
             shares = sides_of(model, tokens)[0, :written, :source].float().numpy()
             words = tokenizer.inner.names(tokens[0, :source].tolist())
-            maps.append((shares, words, tokenizer.inner.names(targets[0, :written].tolist())))
+            maps.append((shares, words, tokenizer.inner.names(wanted[0, :written].tolist())))
         plot_attention(maps, folder / "attention.png")
-        return {}
 
 
 def _shape(recipe: Recipe) -> PairShape:
     assert recipe.data.pairs is not None  # noqa: S101 - the workload's kind
     return recipe.data.pairs
+
+
+def _translate(
+    model: nn.Module, tokenizer: PairTokenizer, pairs: Sequence[Pair], artifact: Path, *, longest: int
+) -> list[str]:
+    """What the model of `artifact` writes for each source, as that folder says how."""
+    written = translate(
+        model,
+        [tokenizer.source(pair.source, pair.direction, longest=longest) for pair in pairs],
+        [tokenizer.start(pair.direction) for pair in pairs],
+        padding=tokenizer.inner.padding,
+        end=tokenizer.end,
+        search=read_search(artifact),
+        longest=longest,
+    )
+    return [tokenizer.read(tokens) for tokens in written]
 
 
 def _open(artifact: Path, prepared: Path, split: str) -> tuple[PairTokenizer, HeldOut, nn.Module]:

@@ -1,6 +1,6 @@
-"""Rows read backwards: their real tokens in reverse, while what fills them up stays at the end.
+"""Rows of unequal length read backwards, so that what fills them up still comes last.
 
-This file imports only torch: what uses it carries a copy within `modeling.py`.
+This file imports only torch: its text travels with the exported models that use it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ def turn_around(counted: Tensor) -> Tensor:
     """For each row the places of its real tokens in reverse, then the others, `(rows, tokens)`.
 
     Args:
-        counted: which tokens are real, `(rows, tokens)`; those come first.
+        counted: which tokens are real, `(rows, tokens)`.
     """
     places = torch.arange(counted.shape[1], device=counted.device)
     lengths = counted.sum(1, keepdim=True)
@@ -21,5 +21,5 @@ def turn_around(counted: Tensor) -> Tensor:
 
 
 def take_places(states: Tensor, places: Tensor) -> Tensor:
-    """`states` `(rows, tokens, width)` in the order of `places` `(rows, tokens)`."""
+    """`states` `(rows, tokens, width)` in the order of `places`; twice in `turn_around`'s is as before."""
     return states.gather(1, places[..., None].expand(-1, -1, states.shape[2]))
