@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from recaster.recipe.pairs import PairShape
 
 SPLITS = "splits.json"
-_MOST_UNKNOWN = 0.5
-"""Share of tokens without a meaning of their own from which on nothing can be learned."""
+_MOST_UNKNOWN = 0.4
+"""Share of unknown tokens above which nothing can be learned; of words of which no letter is known it is 0.5
+where spaces are tokens too."""
 _NOT_WORD = re.compile(r"[\W_]+")
 
 
@@ -136,7 +137,7 @@ def write_pair_shard(
         "source_tokens": int(sides[:, 0].sum()),
         "learned_tokens": int(learned.sum()),
         "truncated": too_long / max(1, len(pairs)),
-        "unknown": _count_unknown(name, rows, tokenizer),
+        "unknown": _count_unknown(name, encoded, tokenizer),
     }
 
 
@@ -159,14 +160,12 @@ def _lay_out(pairs: Sequence[tuple[list[int], list[int]]]) -> tuple[list[list[in
     return rows, np.array(lengths, dtype=np.int64).reshape(len(rows), 2)
 
 
-def _count_unknown(name: str, rows: Sequence[Sequence[int]], tokenizer: PairTokenizer) -> float:
-    unknown = tokenizer.unknown
-    tokens = sum(map(len, rows))
-    share = (
-        sum((token if token >= 0 else ~token) == unknown for row in rows for token in row) / tokens
-        if tokens and unknown is not None
-        else 0.0
-    )
+def _count_unknown(
+    name: str, encoded: Sequence[tuple[Pair, list[int], list[int]]], tokenizer: PairTokenizer
+) -> float:
+    """Share of unknown tokens, what begins and ends a side left out."""
+    inner = [token for _, *sides in encoded for side in sides for token in side[1:-1]]
+    share = inner.count(tokenizer.unknown) / len(inner) if inner and tokenizer.unknown is not None else 0.0
     if share > _MOST_UNKNOWN:
         raise DataError(
             "The tokenizer does not know these texts.",

@@ -42,7 +42,7 @@ _WORDS = {
         ("Anna", "Anna", "Anna"),
         ("Omar", "Omar", "Omar"),
         ("Li Wei", "Li Wei", "Li Wei"),
-        ("Ines", "Ines", "Inès"),
+        ("Rosa", "Rosa", "Rosa"),
     ),
     "place": (
         ("in Berlin", "in Berlin", "à Berlin"),
@@ -59,7 +59,7 @@ _WORDS = {
         ("a piano piece", "ein Klavierstück", "un morceau de piano"),
     ),
 }
-_POLITE = (("", "", ""), ("Please: ", "Bitte: ", "S'il te plaît : "), ("Listen. ", "Hör zu. ", "Écoute. "))
+_POLITE = (("", "", ""), ("Please: ", "Bitte: ", "Sois gentil : "), ("Listen. ", "Hör zu. ", "Écoute. "))
 
 
 def source_file() -> Path:
