@@ -17,6 +17,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from recaster.core.files import read_json, write_bytes
+from recaster.recipe.adversary import GENERATION
 from recaster.recipe.schema import FACES, Recipe
 
 CARD, LICENCE = "README.md", "LICENSE"
@@ -25,6 +26,7 @@ _CHAIN = "licence_chain"
 _PIPELINES = {
     "text-classification": "text-classification",
     "image-classification": "image-classification",
+    "image-generation": "unconditional-image-generation",
     "chat": "text-generation",
     "causal": "text-generation",
     "masked": "fill-mask",
@@ -35,6 +37,7 @@ _USES = {
     "text": "Gives a short text one of these labels: {labels}.",
     "image": "Gives a picture one of these labels: {labels}.",
     "faces": "Compares faces: vectors of one person are near, those of two are far. It knows no names.",
+    GENERATION: "Makes new pictures like those of its data from noise, of a class where it is conditional.",
     "boxes": "Finds things with these labels in a picture, each with its box: {labels}.",
     "chat": "Answers the last turn of a conversation.",
     "pairs": "Translates a short text.",
@@ -49,6 +52,13 @@ _FACE_LIMITS = (
     "Error rates differ between groups of people and cameras: measure them on your own before use, and "
     "choose the threshold there."
 )
+_GENERATION_LIMITS = (
+    "Its pictures are made up: mark them as such wherever they go; do not show them as photographs, nor use "
+    "them as evidence or to deceive. It repeats the faults and gaps of its data, and may come close to "
+    "single training pictures: see `copied_fraction`. Distances hold for the named encoder and this number "
+    "of pictures alone. The discriminator, counted among the parameters, travels beside it for further "
+    "training and is no judge of what is real."
+)
 
 
 _PICTURES = "  # (rows, channels, height, width), as preprocessing.json says"
@@ -56,6 +66,8 @@ _ASKING = {
     "boxes": f"boxes = model.eval().detect(pictures, overlap=0.6, least_score=0.3, most=100){_PICTURES}",
     "pairs": "tokens = modeling.write_beams(model.eval(), source, starts, beams=4, length_penalty=1.0, "
     "longest=64)  # source: tag, tokens, end; starts: tags, which config.json has",
+    GENERATION: f"pictures = model.eval()(noise, classes){_PICTURES}; noise is standard normal; "
+    "None without labels",
 }
 """How a model of its own code is asked, where a plain call gives what only training wants."""
 
@@ -214,7 +226,7 @@ def _introduction(recipe: Recipe, facts: CardFacts) -> list[str]:
 
 
 def _use(recipe: Recipe) -> list[str]:
-    kind = "faces" if recipe.workload == FACES else recipe.data.kind
+    kind = {FACES: "faces", GENERATION: GENERATION}.get(recipe.workload, recipe.data.kind)
     used = _USES.get(kind, "").format(labels=", ".join(recipe.data.labels))
     return [
         "## Intended use",
@@ -234,7 +246,7 @@ def _loading(artifact: Path, recipe: Recipe) -> list[str]:
             'told = json.load(open("config.json"))',
             'model = modeling.build_model(**told["arguments"])',
             'model.load_state_dict(safetensors.torch.load_file("model.safetensors"))',
-            _ASKING.get(recipe.data.kind, f"logits = model.eval()(pictures){_PICTURES}"),
+            _ASKING.get(_asked(recipe), f"logits = model.eval()(pictures){_PICTURES}"),
         ]
     elif (artifact / "adapter_config.json").exists():
         code = [
@@ -253,6 +265,10 @@ def _loading(artifact: Path, recipe: Recipe) -> list[str]:
             cut = recipe.data.text.max_tokens
             code[-1] = f'answer("a text", truncation=True, max_length={cut})'
     return ["## Loading it, with no other library of ours", "", "```python", *code, "```"]
+
+
+def _asked(recipe: Recipe) -> str:
+    return GENERATION if recipe.workload == GENERATION else recipe.data.kind
 
 
 def _measured(recipe: Recipe, facts: CardFacts) -> list[str]:
@@ -319,6 +335,8 @@ def _limits(recipe: Recipe) -> list[str]:
         lines += [recipe.card.limits, ""]
     if recipe.workload == FACES:
         lines += [_FACE_LIMITS, ""]
+    if recipe.workload == GENERATION:
+        return [*lines, _GENERATION_LIMITS]
     lines.append("Measured on records of the same source as the training data; no claim is made for others.")
     if recipe.data.text:
         lines.append(f"Texts are cut after {recipe.data.text.max_tokens} tokens.")
