@@ -65,9 +65,9 @@ _PICTURES = "  # (rows, channels, height, width), as preprocessing.json says"
 _ASKING = {
     "boxes": f"boxes = model.eval().detect(pictures, overlap=0.6, least_score=0.3, most=100){_PICTURES}",
     "pairs": "tokens = modeling.write_beams(model.eval(), source, starts, beams=4, length_penalty=1.0, "
-    "longest=64)  # source: tag, tokens, end; starts: tags, which config.json has",
-    GENERATION: f"pictures = model.eval()(noise, classes){_PICTURES}; noise is standard normal; "
-    "None without labels",
+    'longest=told["longest"])  # source: tag, tokens, end; starts: tags, which config.json has',
+    GENERATION: f"pictures = model.eval()(noise, classes){_PICTURES}; noise is standard normal, "
+    "classes are None without labels",
 }
 """How a model of its own code is asked, where a plain call gives what only training wants."""
 

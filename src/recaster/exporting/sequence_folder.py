@@ -49,7 +49,7 @@ def write_own_folder(
     (folder / "modeling.py").write_text(compose_source(Path(str(source))), encoding="utf-8")
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    own = {"architecture": module, "arguments": dict(arguments), "tags": dict(tags)}
+    own = {"architecture": module, "arguments": dict(arguments), "tags": dict(tags), "longest": longest}
     known = pegasus_config(arguments, start=start) if module == "seq2seq_transformer" else {}
     write_json(folder / "config.json", {**known, **own})
     write_json(
