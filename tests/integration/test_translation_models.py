@@ -83,7 +83,8 @@ def _export(recipe: Recipe, base: Path | None, prepared: Path, folder: Path) -> 
     plan = _plan(recipe, base, prepared)
     torch.manual_seed(3)
     model: Any = build_customized(WORKLOAD, plan)
-    save_file(dict(model.state_dict()), folder / "weights.safetensors")
+    weights = {name: value.clone() for name, value in model.state_dict().items()}  # some are one table
+    save_file(weights, folder / "weights.safetensors")
     artifact = folder / "artifact"
     artifact.mkdir()
     WORKLOAD.export(plan, recipe, folder / "weights.safetensors", artifact)
@@ -175,7 +176,7 @@ print(json.dumps(tokens))
 
 
 def test_a_base_trains_with_an_adapter(tmp_path: Path) -> None:
-    """LoRA's update is in the export, and beside it as peft reads it."""
+    """LoRA's update alone is trained."""
     base = _write_base(tmp_path / "base")
     recipe = load_recipe(
         _TINY,
@@ -187,11 +188,9 @@ def test_a_base_trains_with_an_adapter(tmp_path: Path) -> None:
     assert trained and all("lora" in name for name in trained)
     rows = WORKLOAD.open_split(prepared, "train", {})
     inputs, targets = rows.batch(np.arange(8), seed=None)
-    loss_sum, count = WORKLOAD.build_loss(recipe.train.loss.model_dump(), training=True)(
-        model, inputs, targets
-    )
+    loss_sum = WORKLOAD.build_loss(recipe.train.loss.model_dump(), training=True)(model(inputs), targets)
     loss_sum.backward()
-    assert int(count) == int((targets >= 0).sum()) and torch.isfinite(loss_sum)
+    assert torch.isfinite(loss_sum)
     assert any(float(model.get_parameter(name).grad.abs().sum()) > 0 for name in trained)
 
 
@@ -205,5 +204,5 @@ def test_a_base_of_another_kind_is_refused(tmp_path: Path) -> None:
     write_json(base / "config.json", {**read_json(base / "config.json"), "decoder_start_token_id": 0})
     recipe = load_recipe(_TINY, ["model.base=path:base", "model.licence=MIT"])
     prepared = _prepare(recipe, base, tmp_path)
-    with pytest.raises((RecipeError, ValueError), match="sequence"):
+    with pytest.raises(RecipeError, match="not a model for ForSeq2SeqLM"):
         build_customized(WORKLOAD, _plan(recipe, base, prepared))
