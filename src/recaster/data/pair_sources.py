@@ -136,7 +136,7 @@ def _read_table(path: Path, separator: str, languages: Sequence[str]) -> Iterato
             value=", ".join(columns) or "(empty)",
             repair=f"begin with a header such as {separator.join(['id', *languages])}",
         )
-    for number, row, problem in read_rows(path, separator):
+    for number, row, problem in read_rows(path, separator, needed=found):
         yield RawRecord(
             id=row.get("id") or f"{path.name}:{number}",
             label=None,

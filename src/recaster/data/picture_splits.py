@@ -12,6 +12,7 @@ from recaster.core.files import write_json
 from recaster.data.labels import count_labels, find_rarest, number_labels
 from recaster.data.packed import read_accepted
 from recaster.data.shards import Shard, stack_pictures, write_shard
+from recaster.data.slice_groups import write_slice_groups
 from recaster.data.split import divide_records, group_duplicates
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def write_picture_splits(
             maximum=maximum,
         )
         write_shard(folder, name, shard)
+        write_slice_groups(folder, name, [records[row].group for row in rows.tolist()])
     counts = {name: len(rows) for name, rows in splits.items()}
     duplicates = len(groups) - len(set(groups.tolist()))
     per_label = {name: count_labels(labels[rows]) for name, rows in splits.items()}

@@ -3,6 +3,8 @@
 {"id": "a7", "label": "praise", "text": "a stirring film"}     a line of a JSON lines file
 id,label,text                                                  the header of a CSV file (TSV: tabs)
 praise a stirring film                                         a line of a .txt file: LABEL text
+
+The first two may name a `group`, such as a source, whose texts are measured apart too.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,7 @@ def _read_json_lines(path: Path) -> Iterator[RawRecord]:
             label=to_text(row.get("label")),
             where=f"{path}, line {number}",
             text=text if isinstance(text, str) else None,
+            group=str(row.get("group") or ""),
             problem=problem or wrong,
         )
 
@@ -91,12 +94,13 @@ def _read_table(path: Path, separator: str) -> Iterator[RawRecord]:
             value=", ".join(columns) or "(empty)",
             repair=f"begin with a header such as {separator.join(['id', 'label', 'text'])}",
         )
-    for number, row, problem in read_rows(path, separator):
+    for number, row, problem in read_rows(path, separator, needed=["text"]):
         yield RawRecord(
             id=row.get("id") or f"{path.name}:{number}",
             label=row.get("label") or None,
             where=f"{path}, line {number}",
             text=row["text"],
+            group=row.get("group") or "",
             problem=problem,
         )
 
@@ -107,12 +111,18 @@ def read_columns(path: Path, separator: str) -> list[str]:
         return list(csv.DictReader(file, delimiter=separator).fieldnames or [])
 
 
-def read_rows(path: Path, separator: str) -> Iterator[tuple[int, dict[str, Any], str]]:
-    """Of each row of a CSV or TSV file its last line's number, its cells and its problem."""
+def read_rows(
+    path: Path, separator: str, *, needed: Sequence[str]
+) -> Iterator[tuple[int, dict[str, Any], str]]:
+    """Of each row of a CSV or TSV file its last line's number, its cells and its problem.
+
+    Args:
+        needed: columns without which a row is broken.
+    """
     with _open_text(path) as file:
         reader = csv.DictReader(file, delimiter=separator)
         for row in reader:
-            yield reader.line_num, row, _table_problem(row)
+            yield reader.line_num, row, _table_problem(row, needed)
 
 
 @contextmanager
@@ -121,7 +131,8 @@ def _open_text(path: Path) -> Iterator[io.TextIOWrapper]:
         yield io.TextIOWrapper(raw, newline="", encoding="utf-8-sig", errors="replace")
 
 
-def _table_problem(row: dict[str, Any]) -> str:
-    if None in row or None in row.values():
+def _table_problem(row: dict[Any, Any], needed: Sequence[str]) -> str:
+    cells = [row[column] for column in needed]
+    if None in cells or None in row:
         return "has another number of columns than the header"
-    return "not UTF-8" if any("\ufffd" in cell for cell in row.values()) else ""
+    return "not UTF-8" if any("\ufffd" in cell for cell in cells) else ""

@@ -126,6 +126,8 @@ class CardFacts:
     """Of the held-out split."""
     metrics: dict[str, dict[str, float]]
     classes: list[dict[str, Any]]
+    slices: list[dict[str, Any]]
+    """Of `evaluation.slices`, those with metrics."""
     chain: list[Origin]
     training: Training
     base_model: str | None
@@ -284,7 +286,8 @@ def _measured(recipe: Recipe, facts: CardFacts) -> list[str]:
     lines = [
         f"## Metrics on {facts.rows:,} held-out {'people' if recipe.workload == FACES else 'records'}",
         "",
-        f"Intervals are of {confidence}: Wilson's for accuracy, the bootstrap's for the rest.",
+        f"Intervals are of {confidence}: Wilson's for accuracy, the bootstrap's for the rest."
+        + _views(recipe),
         "",
         "| metric | value | low | high |",
         "|---|---:|---:|---:|",
@@ -292,7 +295,24 @@ def _measured(recipe: Recipe, facts: CardFacts) -> list[str]:
     ]
     if classes:
         lines += ["", "| label | rows | precision | recall | f1 |", "|---|---:|---:|---:|---:|", *classes]
+    if facts.slices:
+        lines += ["", "| slice | rows | accuracy | low | high |", "|---|---:|---:|---:|---:|"]
+        lines += [_slice_row(row) for row in facts.slices]
     return lines
+
+
+def _views(recipe: Recipe) -> str:
+    """What the figures rest on that the bare network does not do."""
+    count = (5 if recipe.evaluate.shift_pixels else 1) * (2 if recipe.evaluate.flip else 1)
+    if recipe.data.kind != "image" or count == 1:
+        return ""
+    return f" Answers are means over {count} views of a picture, as preprocessing.json says."
+
+
+def _slice_row(row: dict[str, Any]) -> str:
+    share = row["accuracy"]
+    numbers = " | ".join(f"{share[name]:.3f}" for name in ("value", "low", "high"))
+    return f"| {row['by']}: {row['slice']} | {row['rows']} | {numbers} |"
 
 
 def _data(recipe: Recipe, facts: CardFacts) -> list[str]:

@@ -57,6 +57,7 @@ _CODE = {
         "data.split",
         "data.split_identities",
         "data.shards",
+        "data.slice_groups",
         "data.token_shards",
         "data.tokenizers",
         "data.chat_tokens",
@@ -101,6 +102,7 @@ _CODE = {
         "data.generation_reference",
         "data.noisy_pictures",
         "data.shards",
+        "data.slice_groups",
         "data.token_shards",
         "data.marked_rows",
         "data.chat_tokens",
@@ -210,7 +212,7 @@ def export_inputs(cast: Cast, trained: StepResult) -> dict[str, Any]:
         "trained": trained.ref,
         "data": recipe.data.model_dump(include={"labels", recipe.data.kind}),
         "evaluate": recipe.evaluate.model_dump(
-            include={"false_accept_rate", "flip", "beams", "length_penalty"}
+            include={"false_accept_rate", "flip", "shift_pixels", "beams", "length_penalty"}
         ),
         "code": code_of("export"),
     }
