@@ -21,12 +21,8 @@ _LIKE = (
 
 def test_it_learns_answers_and_goes_on_with_lora(project: Path) -> None:
     recipe = project / "recipes" / "object-detection" / "tiny.yaml"
-    fresh = (
-        "name=fresh",
-        "model.base=scratch:rt-detr-tiny",
-        "train.epochs=30",
-        "gate.bars=[{metric: ap50, min: 0.6}]",
-    )
+    bar = "gate.bars=[{metric: ap50, min: 0.6}]"
+    fresh = ("name=fresh", "model.base=scratch:rt-detr-tiny", "train.epochs=30", bar)
     cast = pipeline.open_cast(recipe, [*_LIKE, *fresh])
     assert pipeline.run(cast, SilentReporter()).accepted
     artifact = pipeline.run_to(cast, "export", SilentReporter()).path
