@@ -99,7 +99,7 @@ class _Race:
                 search=search,
                 longest=_LONGEST,
             )
-            return sum(len(tokens) + 1 for tokens in found)
+            return sum(min(len(tokens) + 1, _LONGEST) for tokens in found)
 
         return write
 
