@@ -19,10 +19,12 @@ from recaster.data import (
     chat_sources,
     document_sources,
     image_sources,
+    pair_sources,
     picture_list,
     remote,
     synthetic,
     synthetic_faces,
+    synthetic_pairs,
     synthetic_shapes,
     synthetic_trees,
     text_sources,
@@ -39,6 +41,7 @@ _BUILTIN: dict[str, tuple[str, Callable[[], Path], Callable[[], Iterator[RawReco
     "builtin:synthetic-requests": ("text", synthetic.source_file, synthetic.make_requests),
     "builtin:synthetic-chats": ("chat", synthetic.source_file, synthetic.make_chats),
     "builtin:synthetic-notes": ("corpus", synthetic.source_file, synthetic.make_notes),
+    "builtin:synthetic-pairs": ("pairs", synthetic_pairs.source_file, synthetic_pairs.make_pairs),
     "builtin:synthetic-trees": ("trees", synthetic_trees.source_file, synthetic_trees.make_trees),
 }
 """Kind, the file whose content decides the records, and the records."""
@@ -49,6 +52,8 @@ _FORMS = {
     "text": "a .jsonl, .csv, .tsv or .txt file (LABEL text)",
     "chat": "a .jsonl or .jsonl.gz file of messages or turns",
     "corpus": "a .txt, .jsonl, .csv or .tsv file, one of these as .gz, or a folder of them",
+    "pairs": "a .jsonl, .csv or .tsv file with a column for each language, one of these as .gz, or "
+    "files such as train.en and train.de, named as train.*",
     "trees": "a .conllu file, also .gz, a folder of them, or to be parsed a .jsonl or .txt file",
 }
 
@@ -90,6 +95,8 @@ def _hash(source: str, data: DataSection, settings: Settings) -> str:
         return picture_list.hash_listed(path)
     if data.boxes and (folder := box_sources.beside(path)):
         return hash_value([hash_file(path), hash_directory(folder)])
+    if data.pairs and len(files := pair_sources.parallel_files(path, data.pairs)) > 1:
+        return hash_value([hash_file(file) for file in files])
     return hash_directory(path) if path.is_dir() else hash_file(path)
 
 
@@ -123,6 +130,8 @@ def _read_path(path: Path, data: DataSection, subset: Subset | None) -> Iterator
         read: Reader = partial(box_sources.read_boxes, shape=data.boxes, labels=data.labels)
     elif data.corpus:
         read = partial(document_sources.read_documents, shape=data.corpus)
+    elif data.pairs:
+        read = partial(pair_sources.read_pairs, shape=data.pairs)
     elif data.trees:
         read = tree_sources.read_trees
     else:
@@ -143,11 +152,12 @@ def _locate(source: str, data: DataSection, settings: Settings) -> Path:
     if remote.is_remote(source):
         return remote.fetch(source, settings)
     path = settings.project / source
-    if not path.exists():
+    needed = pair_sources.parallel_files(path, data.pairs) if data.pairs else [path]
+    if lacking := [file for file in needed if not file.exists()]:
         raise DataError(
             "The data source is not there.",
             where="recipe key data.source",
-            value=str(path),
+            value=str(lacking[0]),
             repair="put the data there, correct the path, or `dvc pull` it",
         )
     return path
