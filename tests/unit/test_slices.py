@@ -45,6 +45,10 @@ def test_a_slice_has_the_metrics_of_its_rows(tmp_path: Path) -> None:
     assert rows["group", "mail"]["accuracy"]["value"] == 1
     wilson = 27 / (27 + 1.96**2)
     assert rows["group", "mail"]["accuracy"]["low"] == pytest.approx(wilson, abs=1e-3)
+    assert [row["slice"] for row in table if row["by"] == "few"] == ["few", "many"]
+    numbers = ["10 to 20 tokens"] * 6 + ["9 to 9 tokens"] * 6 + ["1 to 8 tokens"] * 28
+    told = measure_slices(predictions, targets, {"length": numbers}, {"accuracy": accuracy}, section)
+    assert [row["slice"] for row in told] == ["1 to 8 tokens", "9 to 9 tokens", "10 to 20 tokens"]
     assert ("group", "") not in rows and ("length", "all") not in rows
     assert rows["few", "few"] == {"by": "few", "slice": "few", "rows": 3}
     plot_slices(table, "accuracy", {"value": 0.75, "low": 0.6, "high": 0.9}, tmp_path / "slices.png")

@@ -7,6 +7,8 @@ group    forum             80   0.71 (0.60 to 0.80)
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,7 +60,7 @@ def measure_slices(
     table = []
     for by, names in slices.items():
         own = np.array(names)
-        found = [one for one in dict.fromkeys(names) if one]
+        found = sorted(set(names) - {""}, key=_order)
         if not len(found) + ("" in names) > 1 or len(found) > _MOST_GROUPS:
             continue
         for one in found:
@@ -68,6 +70,12 @@ def measure_slices(
                 row |= measure(predictions[rows], targets[rows], functions, section)
             table.append(row)
     return table
+
+
+def _order(name: str) -> tuple[float, str]:
+    """By the number that a name begins with; names without one come first."""
+    begins = re.match(r"-?\d+(\.\d+)?", name)
+    return (float(begins[0]) if begins else -math.inf, name)
 
 
 def plot_slices(
