@@ -238,6 +238,7 @@ def _to_line(record: PackedRecord, kind: str) -> dict[str, Any]:
         "boxes": lambda: {"image": record.pixels.tolist()},
         "text": lambda: {"text": record.text},
         "corpus": lambda: {"text": record.text},
+        "words": lambda: {"text": record.text},
         "chat": lambda: {"messages": json.loads(record.text)},
     }[kind]()
     return {"id": record.id, **content}

@@ -80,6 +80,8 @@ def show_prediction(row: dict[str, Any]) -> str:
     """A line of `predict`: the id, then the label and its probability, or what else the model says."""
     if "decision" in row:  # a face beside the first one; its embedding is for programs
         return f"{row['id']}\t{row['decision']}\t{row['score']:.4f}"
+    if "nearest" in row:  # a word's; its vector is for programs
+        return f"{row['id']}\t{row['nearest']}"
     if "label" not in row:
         told = [f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()]
         return "\t".join(told).rstrip()

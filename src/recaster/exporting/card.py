@@ -17,7 +17,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from recaster.core.files import read_json, write_bytes
-from recaster.recipe.schema import FACES, Recipe
+from recaster.recipe.schema import FACES, WORDS, Recipe
 
 CARD, LICENCE = "README.md", "LICENSE"
 _CHAIN = "licence_chain"
@@ -37,7 +37,10 @@ _USES = {
     "boxes": "Finds things with these labels in a picture, each with its box: {labels}.",
     "chat": "Answers the last turn of a conversation.",
     "corpus": "Foresees text like that of its data: a start for models of other tasks.",
+    "words": "Gives words vectors that are near for words used alike, as a start for other models.",
 }
+_UNITS = {FACES: "people", WORDS: "pairs of words"}
+"""What the held-out split counts, where these are no records."""
 _FACE_LIMITS = (
     "Faces are biometric data. Enrol people who agreed to it, for the use they agreed to, and remove them "
     "when they ask. Not for watching people who do not know of it, for searching crowds or the net, nor for "
@@ -49,6 +52,23 @@ _FACE_LIMITS = (
 
 _ASKING = {"boxes": "boxes = model.eval().detect(pictures, overlap=0.6, least_score=0.3, most=100)"}
 """How a model of its own code is asked, where a plain call gives what only training wants."""
+
+
+_WORDS_CODE = [
+    "import json, safetensors.torch, modeling  # the folder's own file, which imports torch alone",
+    'told = json.load(open("config.json"))',
+    'table = modeling.build_model(**told["arguments"])',
+    'table.load_state_dict(safetensors.torch.load_file("model.safetensors"))',
+    'lexicon = modeling.Lexicon(table, json.load(open("vocabulary.json")))',
+    'vector, known = lexicon.embed("a text")',
+    "near = lexicon.nearest(vector, 10)  # or vectors.txt of `recaster export --format word2vec`, for gensim",
+]
+_WORD_LIMITS = (
+    "Vectors repeat what their corpus says, its prejudices too: words for people stand near what was "
+    "written of them. Do not decide about people by them. A word has one vector, whatever its senses, and "
+    "rare words have poor ones. Correlations with judgements are over pairs of known words: read them with "
+    "the coverage."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +224,9 @@ def _use(recipe: Recipe) -> list[str]:
 
 def _loading(artifact: Path, recipe: Recipe) -> list[str]:
     """How to read the folder without Recaster."""
-    if (artifact / "modeling.py").exists():
+    if recipe.data.words:
+        code = _WORDS_CODE
+    elif (artifact / "modeling.py").exists():
         code = [
             "import json, safetensors.torch, modeling  # the folder's own file, which imports torch alone",
             'told = json.load(open("config.json"))',
@@ -243,7 +265,7 @@ def _measured(recipe: Recipe, facts: CardFacts) -> list[str]:
         for row in facts.classes
     ]
     lines = [
-        f"## Metrics on {facts.rows:,} held-out {'people' if recipe.workload == FACES else 'records'}",
+        f"## Metrics on {facts.rows:,} held-out {_UNITS.get(recipe.workload, 'records')}",
         "",
         f"Intervals are of {confidence}: Wilson's for accuracy, the bootstrap's for the rest.",
         "",
@@ -296,6 +318,8 @@ def _limits(recipe: Recipe) -> list[str]:
         lines += [recipe.card.limits, ""]
     if recipe.workload == FACES:
         lines += [_FACE_LIMITS, ""]
+    if recipe.data.words:
+        lines += [_WORD_LIMITS, ""]
     lines.append("Measured on records of the same source as the training data; no claim is made for others.")
     if recipe.data.text:
         lines.append(f"Texts are cut after {recipe.data.text.max_tokens} tokens.")

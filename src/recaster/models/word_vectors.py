@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from recaster.core.files import read_json
-from recaster.models import text_networks, vector_classifier
+from recaster.models import text_networks, vector_classifier, word_table
 from recaster.models.loading import LoadReport, load_state, read_state
 
 _MODULES: dict[str, ModuleType] = {
@@ -49,3 +49,10 @@ def load_text_network(artifact: Path) -> nn.Module:
     model: nn.Module = module.build_model(**config["arguments"])
     model.load_state_dict(read_state(artifact))
     return model.eval()
+
+
+def open_lexicon(artifact: Path) -> word_table.Lexicon:
+    """The words and vectors of an exported folder of the workload word-embedding."""
+    table = word_table.build_model(**read_json(artifact / "config.json")["arguments"])
+    table.load_state_dict(read_state(artifact))
+    return word_table.Lexicon(table.eval(), read_json(artifact / "vocabulary.json"))

@@ -197,7 +197,7 @@ def evaluate_artifact(
         untuned: the same of the model's base, to be told beside it.
     """
     from recaster.evaluation.metrics import measure
-    from recaster.workloads.protocol import Generative
+    from recaster.workloads.protocol import Generative, Inspected
 
     section, workload = cast.recipe.evaluate, cast.workload
 
@@ -220,6 +220,8 @@ def evaluate_artifact(
         tables = workload.report(cast.recipe, predictions, targets, prepared.path, folder)
         if isinstance(workload, Generative):
             tables |= workload.write_samples(artifact, prepared.path, cast.recipe)
+        if isinstance(workload, Inspected):
+            tables |= workload.inspect(artifact, prepared.path, cast.recipe, folder)
         if untuned:
             facts["untuned"] = untuned.facts["metrics"]
         write_json(folder / "metrics.json", {**facts, **tables})

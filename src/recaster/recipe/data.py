@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from recaster.recipe.section import Fraction, Section, Seed
 
-KINDS = ("image", "boxes", "text", "chat", "corpus")
+KINDS = ("image", "boxes", "text", "chat", "corpus", "words")
 """What a record can be; the section of `data` of that name describes it."""
 
 
@@ -98,6 +98,46 @@ class CorpusShape(Section):
         return self
 
 
+class Phrases(Section):
+    """Words that stand together more often than by chance become one, such as new_york."""
+
+    score: Literal["npmi", "word2vec"]
+    """npmi: normalised pointwise mutual information, -1 to 1 (Bouma 2009); word2vec: how many times more
+    often than by chance, less a discount for rare pairs (Mikolov et al. 2013)."""
+    threshold: float
+    """Pairs with a higher score are joined: about 0.5 of npmi, 10 of word2vec."""
+    min_count: int = Field(default=5, ge=1)
+    """Of a pair in the training split; rarer ones are never joined."""
+    passes: int = Field(default=1, ge=1, le=4)
+    """How often it is looked for pairs: with 2, phrases of up to four words are found."""
+
+    @model_validator(mode="after")
+    def _in_range(self) -> Phrases:
+        if self.score == "npmi" and not -1 <= self.threshold < 1:
+            raise ValueError(
+                f"threshold {self.threshold} is no npmi, which is from -1 to 1; use 0.5, or score word2vec"
+            )
+        return self
+
+
+class WordsShape(Section):
+    """What every document must look like of which the words get vectors, and what a word is."""
+
+    document: Literal["line", "paragraph", "file"] = "line"
+    """What a document is in a .txt file: a line, the lines between blank ones, or all of them. A word's
+    neighbours are of its own document."""
+    max_characters: int = Field(default=1_000_000, ge=1)
+    """A longer document is a broken record."""
+    keep_case: bool = False
+    """Of letters; else all become small ones."""
+    min_count: int = Field(default=5, ge=1)
+    """Words that are rarer in the training split have no vector; neighbours close up over them."""
+    row_words: int = Field(default=128, ge=8, le=4096)
+    """Words of the corpus in one training row; neighbours are not looked for across its ends."""
+    phrases: Phrases | None = None
+    """Without it every word stands alone."""
+
+
 class Subset(Section):
     """A part of a large data set."""
 
@@ -113,19 +153,20 @@ class PublishedSplits(Section):
     validation: str | None = None
     """Source of the records that training is watched on, of the same form as `data.source`."""
     test: str | None = None
-    """Source of the records that are held out for the evaluation and the gate."""
+    """Source of the records that are held out for the evaluation and the gate. Of word-embedding: lines of
+    `word word score` and of four words, `a b c d` for a is to b as c is to d; a file is a set."""
 
 
 class DataSection(Section):
-    """Which data, under which licence, with which labels. One of `image`, `boxes`, `text`, `chat` and
-    `corpus` is there.
+    """Which data, under which licence, with which labels. One of `image`, `boxes`, `text`, `chat`,
+    `corpus` and `words` is there.
     """
 
     source: str = Field(min_length=1)
     """`builtin:digits`, a file or folder relative to the project, or `https://…#sha256=…`. Pictures: JSON
     lines, CSV, a folder of pictures by label. Boxes: COCO JSON, VOC XML, YOLO text, JSON lines. Text: JSON
-    lines, CSV, TSV, or lines of `LABEL text`. A corpus: these with a column `text`, .txt files, or a folder
-    of such."""
+    lines, CSV, TSV, or lines of `LABEL text`. A corpus, of words too: these with a column `text`, .txt
+    files, or a folder of such."""
     published_splits: PublishedSplits = PublishedSplits()
     """Records of the others that equal one of these are left out of training."""
     subset: Subset | None = None
@@ -147,6 +188,8 @@ class DataSection(Section):
     """What every conversation must look like."""
     corpus: CorpusShape | None = None
     """What every document of plain text must look like."""
+    words: WordsShape | None = None
+    """What every document must look like of which the words get vectors."""
 
     @property
     def kind(self) -> str:

@@ -38,10 +38,14 @@ METRICS = {
     "rank5": "higher",
     "ap50": "higher",
     "mean_average_precision": "higher",
+    "spearman": "higher",
+    "coverage": "higher",
 }
 """Every metric that a gate can name, and which direction is better."""
 FACES = "face-recognition"
 """The workload whose splits share no person."""
+WORDS = "word-embedding"
+"""The workload whose test split are pairs of words."""
 LEAST_CLASSES = {"top5_accuracy": 6}
 """Metrics that say nothing of fewer classes."""
 
@@ -53,6 +57,25 @@ def _known_metric(name: str) -> str:
 
 
 Metric = Annotated[str, AfterValidator(_known_metric)]
+
+
+class Subwords(Section):
+    """Pieces of words that have vectors too, so that words which never occurred have one (Bojanowski et al.
+    2017).
+    """
+
+    shortest: int = Field(default=3, ge=1, le=10)
+    """Letters of a piece; a word's ends count as one each."""
+    longest: int = Field(default=6, ge=1, le=12)
+    """Likewise."""
+    buckets: int = Field(default=50_000, ge=100, le=4_000_000)
+    """Vectors of pieces: a piece has that of its hash."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Subwords:
+        if self.shortest > self.longest:
+            raise ValueError(f"shortest ({self.shortest}) is above longest ({self.longest}); swap them")
+        return self
 
 
 class ModelSection(Section):
@@ -77,6 +100,8 @@ class ModelSection(Section):
     efficientnet-lite0 those before its head, with a base too."""
     embedding: int = Field(default=128, ge=8, le=2048)
     """Numbers in a face's embedding; of face-recognition."""
+    subwords: Subwords | None = None
+    """Of word-embedding; without it a word's vector is its own alone."""
     input_size: int | None = Field(default=None, ge=32, le=1024)
     """Pixels a side to which mobilenet-v2 and efficientnet-lite0 scale their pictures; without it they go
     in as they are. Small pictures are better enlarged: these networks divide their sides by 32. Models of
@@ -230,6 +255,39 @@ class Recipe(Section):
         if faces and (self.customize.method != "full" or self.train.loss.consistency):
             raise ValueError(
                 f"workload {FACES} trains with customize.method full and without train.loss.consistency"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _words_are_told_apart(self) -> Recipe:
+        words, optimizer = self.workload == WORDS, self.train.optimizer.name
+        given = [
+            key
+            for key, changed in (
+                ("train.contexts", self.train.contexts.changed()),
+                ("model.subwords", self.model.subwords),
+                ("train.optimizer.name: lazy-adam", optimizer == "lazy-adam"),
+            )
+            if changed
+        ]
+        if given and not words:
+            raise ValueError(f"{given[0]} belongs to workload {WORDS}, not {self.workload}; remove it")
+        if not words:
+            return self
+        if self.data.published_splits.test is None:
+            raise ValueError(
+                f"workload {WORDS} is measured on pairs of words whose likeness people have judged; name a "
+                "file or folder of such lines (word word score) in data.published_splits.test"
+            )
+        if self.train.loss.changed() or self.customize.method != "full":
+            raise ValueError(
+                f"workload {WORDS} trains with customize.method full and without a section train.loss"
+            )
+        if optimizer == "lazy-adam" and (
+            self.distributed.strategy not in ("single", "ddp") or self.communication.scheme != "allreduce"
+        ):
+            raise ValueError(
+                "lazy-adam needs strategy single or ddp, with communication allreduce; use adam elsewhere"
             )
         return self
 

@@ -12,7 +12,9 @@ _OPTIMIZER_OPTIONS: dict[str, frozenset[str]] = {
     "sgd": frozenset({"momentum", "nesterov"}),
     "rmsprop": frozenset({"momentum", "epsilon"}),
     "muon": frozenset({"momentum", "nesterov", "betas", "epsilon"}),
-    **dict.fromkeys(("adam", "adamw", "nadam", "radam", "adamax"), frozenset({"betas", "epsilon"})),
+    **dict.fromkeys(
+        ("adam", "adamw", "nadam", "radam", "adamax", "lazy-adam"), frozenset({"betas", "epsilon"})
+    ),
     **dict.fromkeys(("adagrad", "adadelta"), frozenset({"epsilon"})),
     **dict.fromkeys(("adafactor", "asgd"), frozenset[str]()),
 }
@@ -39,8 +41,11 @@ class Optimizer(Section):
         "adafactor",
         "asgd",
         "muon",
+        "lazy-adam",
     ]
-    """muon updates the matrices of hidden layers; embeddings, heads and vectors get adamw."""
+    """muon updates the matrices of hidden layers; embeddings, heads and vectors get adamw. lazy-adam, of
+    word-embedding, moves only the rows of its tables that a step has seen: a step costs the same however many
+    words there are."""
     learning_rate: float = Field(gt=0)
     """Peak of the schedule."""
     weight_decay: float = Field(default=0.01, ge=0)
@@ -188,6 +193,23 @@ class Loss(Section):
         return self
 
 
+class Contexts(Section):
+    """Which words learn from which, of word-embedding (Mikolov et al. 2013)."""
+
+    window: int = Field(default=5, ge=1, le=50)
+    """Words to each side; of each word it is a random number up to this, so that near ones count more."""
+    subsample: float = Field(default=1e-3, ge=0, lt=1)
+    """Words more frequent than this share of all are left out at random, the more the more frequent;
+    0 keeps all."""
+    negatives: float = Field(default=5.0, gt=0)
+    """Random words that weigh against each neighbour."""
+    shared_negatives: int = Field(default=64, ge=1, le=4096)
+    """Random words that are drawn for a training row: all of the row's words share them, and together they
+    weigh as `negatives` says."""
+    flattening: float = Field(default=0.75, ge=0, le=1)
+    """Random words are drawn in proportion to their counts to the power of this."""
+
+
 class EarlyStopping(Section):
     """Stop when validation no longer improves."""
 
@@ -220,6 +242,7 @@ class TrainSection(Section):
     schedule: Schedule = Schedule()
     loss: Loss = Loss()
     augmentation: Augmentation = Augmentation()
+    contexts: Contexts = Contexts()
     max_gradient_norm: float | None = Field(default=1.0, gt=0)
     """The whole gradient is scaled down to this norm; null leaves it as it is."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)

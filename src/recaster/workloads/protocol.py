@@ -83,3 +83,11 @@ class Generative(Protocol):
 
     def write_samples(self, artifact: Path, prepared: Path, recipe: Recipe) -> dict[str, Any]:
         """Let the exported model write on held-out rows; return tables that belong beside the metrics."""
+
+
+@runtime_checkable
+class Inspected(Protocol):
+    """A workload of which people look at the model itself, beside its answers to the held-out split."""
+
+    def inspect(self, artifact: Path, prepared: Path, recipe: Recipe, folder: Path) -> dict[str, Any]:
+        """Draw plots of the exported model into `folder`; return tables that belong beside the metrics."""
