@@ -86,7 +86,8 @@ def keep_shares(counts: NDArray[np.int64], subsample: float) -> NDArray[np.float
     if not subsample:
         return np.ones(len(counts), dtype=np.float32)
     ratio = subsample * counts.sum() / counts
-    return np.minimum(1.0, np.sqrt(ratio) + ratio).astype(np.float32)
+    shares: NDArray[np.float32] = np.minimum(1.0, np.sqrt(ratio) + ratio).astype(np.float32)
+    return shares
 
 
 def _random(seed: int, places: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -27,7 +27,8 @@ def report_sets(predictions: NDArray[np.float64], targets: Judged, names: list[s
 def solve_analogies(lexicon: Lexicon, analogies: list[list[str]]) -> list[dict[str, Any]]:
     """A row a set of analogies: how many the nearest word to b - a + c answers.
 
-    3CosAdd (Mikolov, Yih and Zweig 2013; named by Levy and Goldberg 2014). The three given words are no answer. Analogies with a word that has no vector are left out and counted.
+    3CosAdd (Mikolov, Yih and Zweig 2013; named by Levy and Goldberg 2014). The three given
+    words are no answer. Analogies with a word that has no vector are left out and counted.
 
     Args:
         analogies: set, a, b, c, d.
