@@ -1,8 +1,8 @@
-"""Files of word vectors as others write and read them.
+r"""Files of word vectors as others write and read them.
 
 22723 100                       word2vec's text: words and width; GloVe's has no such line
 the 0.0118 -0.2043 …            a word, its numbers
-22723 100\\nthe \\x8f\\xc2…\\n…     word2vec's binary: float32 after each word
+22723 100\nthe \x8f\xc2…\n…        word2vec's binary: float32 after each word
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def write_binary(path: Path, words: Sequence[str], vectors: Vectors) -> None:
 
 
 def read_vectors(path: Path, *, wanted: set[str] | None = None) -> tuple[list[str], Vectors]:
-    """The words and vectors `(words, width)` of a file: word2vec's text or binary, or GloVe's text; `.gz` too.
+    """The words and vectors `(words, width)` of a file: word2vec's text or binary, GloVe's text; `.gz` too.
 
     A word that is there twice keeps its first vector.
 
@@ -53,8 +53,8 @@ def read_vectors(path: Path, *, wanted: set[str] | None = None) -> tuple[list[st
         DataError: it is none of these, or is cut off.
     """
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as raw:
-        file: BinaryIO = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)  # type: ignore[type-var,assignment]
-        head = file.peek(1 << 16) if isinstance(file, io.BufferedReader) else b""
+        file = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)
+        head = file.peek(1 << 16)
         rows = _read_binary(file, path) if _is_binary(head) else _read_text(file, path)
         kept: dict[str, Vectors] = {}
         for word, vector in rows:
@@ -79,7 +79,7 @@ def _is_binary(head: bytes) -> bool:
 
 
 def _is_header(parts: Sequence[bytes]) -> bool:
-    return len(parts) == 2 and all(part.isdigit() for part in parts)  # noqa: PLR2004 - words and width
+    return len(parts) == 2 and all(part.isdigit() for part in parts)
 
 
 def _read_text(file: BinaryIO, path: Path) -> Iterator[tuple[str, Vectors]]:

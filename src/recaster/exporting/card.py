@@ -76,7 +76,7 @@ class Origin:
     """One link of the licence chain."""
 
     what: str
-    """`base model`, `teacher` or `data`."""
+    """`base model`, `teacher`, `word vectors` or `data`."""
     name: str
     """The reference, or the source."""
     licence: str

@@ -13,6 +13,7 @@ from recaster.core.hashing import hash_directory, hash_file, hash_sources
 from recaster.core.steps import StepResult
 from recaster.pipeline.base_verbs import find_base, find_teacher
 from recaster.pipeline.open_cast import Cast
+from recaster.pipeline.vector_verbs import align_vectors, hash_vectors
 
 _CODE = {
     "snapshot": (
@@ -153,6 +154,7 @@ def train_inputs(cast: Cast, prepared: StepResult) -> dict[str, Any]:
     return {
         "base": base.content if base else None,
         "teacher": teacher.content if teacher else None,
+        "vectors": hash_vectors(cast),
         "customize": recipe.customize.model_dump(),
         "name": recipe.name,
         "workload": recipe.workload,
@@ -206,12 +208,14 @@ def training_plan(cast: Cast, prepared: StepResult, features: StepResult | None 
         features: for a method that trains on what the base makes of the prepared rows.
     """
     recipe, base, teacher = cast.recipe, find_base(cast), find_teacher(cast)
+    vectors = align_vectors(cast, prepared)
     return {
         "workload_module": cast.workload_module,
         "prepared": str(prepared.path),
         "base": str(base.path) if base else None,
         "teacher": str(teacher.path) if teacher else None,
         "features": str(features.path) if features else None,
+        "vectors": str(vectors.path) if vectors else None,
         "customize": recipe.customize.model_dump(),
         "model_arguments": cast.workload.model_arguments(recipe),
         "train": recipe.train.model_dump(),

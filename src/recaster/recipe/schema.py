@@ -46,6 +46,8 @@ FACES = "face-recognition"
 """The workload whose splits share no person."""
 WORDS = "word-embedding"
 """The workload whose test split are pairs of words."""
+WORD_NETWORKS = ("kim-cnn", "lstm", "gru")
+"""Text classifiers over whole words, which may begin with vectors of words."""
 LEAST_CLASSES = {"top5_accuracy": 6}
 """Metrics that say nothing of fewer classes."""
 
@@ -106,6 +108,34 @@ class ModelSection(Section):
     """Pixels a side to which mobilenet-v2 and efficientnet-lite0 scale their pictures; without it they go
     in as they are. Small pictures are better enlarged: these networks divide their sides by 32. Models of
     transformers say it themselves."""
+
+    vectors: str | None = None
+    """Word vectors with which the table of kim-cnn, lstm and gru begins: `path:` and a file of word2vec or
+    GloVe (text, binary, .gz), or `path:` or `models:/` and a model of word-embedding. Words that they lack
+    get random ones of the same variance."""
+    vectors_licence: str | None = None
+    """Of these, where their own card does not say."""
+    vectors_mode: Literal["static", "tuned", "multichannel"] = "tuned"
+    """static: they stay as they are; tuned: they are trained with the rest; multichannel: both, each filter
+    over the sum of the two (Kim 2014), of kim-cnn."""
+
+    @model_validator(mode="after")
+    def _vectors_apply(self) -> ModelSection:
+        if self.vectors is None:
+            if given := self.changed() & {"vectors_licence", "vectors_mode"}:
+                raise ValueError(f"{min(given)} belongs to model.vectors; name these, or remove it")
+            return self
+        name = self.base.removeprefix("scratch:")
+        if not self.from_scratch or name not in WORD_NETWORKS:
+            raise ValueError(
+                f"vectors belong to {', '.join(f'scratch:{one}' for one in WORD_NETWORKS)}, not {self.base}; "
+                "remove them"
+            )
+        if not self.vectors.startswith(("path:", "models:")):
+            raise ValueError(f"vectors {self.vectors!r} are neither path: nor models:/")
+        if self.vectors_mode == "multichannel" and name != WORD_NETWORKS[0]:
+            raise ValueError(f"vectors_mode multichannel belongs to kim-cnn, not {name}; use tuned or static")
+        return self
 
     @property
     def from_scratch(self) -> bool:

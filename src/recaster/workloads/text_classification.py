@@ -19,7 +19,12 @@ from recaster.data.token_shards import TokenRows, read_token_shard, write_token_
 from recaster.models import text_networks, vector_classifier
 from recaster.models.losses import LossSum, build_loss
 from recaster.models.open_models import OpenModel, TextClassifier, build_text_classifier
-from recaster.models.word_vectors import build_from_vectors, has_vectors, load_text_network
+from recaster.models.word_vectors import (
+    begin_with_vectors,
+    build_from_vectors,
+    has_vectors,
+    load_text_network,
+)
 from recaster.training.trainable import TrainingSet
 
 if TYPE_CHECKING:
@@ -126,6 +131,7 @@ class TextClassification:
         return {
             "labels": recipe.data.labels,
             "network": _network(model.base),
+            "channels": model.vectors_mode,
             "width": model.width,
             "depth": model.depth,
             "dropout": model.dropout,
@@ -138,7 +144,8 @@ class TextClassification:
         if base and has_vectors(base):
             return build_from_vectors(base, **_vector_arguments(base, plan, about))
         if arguments["network"]:
-            return text_networks.build_model(**_network_arguments(plan, about))
+            model = text_networks.build_model(**_network_arguments(plan, about))
+            return begin_with_vectors(model, Path(plan["vectors"])) if plan.get("vectors") else model
         return build_text_classifier(
             base=base,
             labels=arguments["labels"],
@@ -252,7 +259,7 @@ def _network_arguments(plan: dict[str, Any], about: dict[str, Any]) -> dict[str,
     """Of `text_networks.build_model`."""
     arguments = plan["model_arguments"]
     return {
-        **{name: arguments[name] for name in ("network", "width", "depth", "dropout")},
+        **{name: arguments[name] for name in ("network", "width", "depth", "dropout", "channels")},
         "vocabulary": about["vocabulary"],
         "labels": len(arguments["labels"]),
         "padding": about["padding"],
