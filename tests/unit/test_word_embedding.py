@@ -52,7 +52,7 @@ def test_words_of_a_text() -> None:
 
 
 def test_phrases_join_from_left_to_right_pass_by_pass() -> None:
-    words = "in new york new york city".split()
+    words = ["in", "new", "york", "new", "york", "city"]
     once = join_phrases(words, [{"new_york", "york_new"}])
     assert once == ["in", "new_york", "new_york", "city"]
     assert join_phrases(words, [{"new_york"}, {"new_york_city"}]) == ["in", "new_york", "new_york_city"]
@@ -282,7 +282,7 @@ def test_neighbours_texts_and_analogies() -> None:
     )
     assert rows[1] == {"set": "kin", "accuracy": 0.5, "known": 2, "analogies": 2}
     assert rows[0] == {"set": "b", "accuracy": None, "known": 0, "analogies": 1}
-    assert [row["word"] for row in list_neighbours(lexicon, 3)][0] == "king"
+    assert next(row["word"] for row in list_neighbours(lexicon, 3)) == "king"
 
 
 def test_correlation_is_of_ranks_over_known_pairs_by_set() -> None:
