@@ -1,4 +1,4 @@
-"""Word vectors by gensim on the same words: run by `benchmarks.language_embedding` in an environment with gensim.
+"""Word vectors by gensim on the same words; `benchmarks.language_embedding` runs it where gensim is.
 
 python benchmarks/gensim_peer.py PREPARED SETTINGS.json vectors.txt      prints {"words_per_second": …}
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def main(prepared: Path, settings: dict[str, Any], to: Path) -> None:
 
     words = np.array(json.loads((prepared / "vocabulary.json").read_text(encoding="utf-8"))["words"])
     tokens, offsets = np.load(prepared / "train.tokens.npy"), np.load(prepared / "train.offsets.npy")
-    sentences = [words[tokens[begin:end]].tolist() for begin, end in zip(offsets, offsets[1:], strict=False)]
+    sentences = [words[tokens[begin:end]].tolist() for begin, end in pairwise(offsets)]
     kind = FastText if "bucket" in settings else Word2Vec
     model = kind(min_count=1, seed=1, **settings)
     model.build_vocab(sentences)
