@@ -278,7 +278,9 @@ class _Run:
         loop = train_steps(
             TrainState(strategy=self.strategy, update=self.update, average=None, step=self.step),
             feed=feed,
-            loss_sum=build_loss({"name": "cross-entropy", "label_smoothing": 0.0}, training=True),
+            loss_sum=build_loss(
+                {"name": "cross-entropy", "label_smoothing": 0.0, "class_weights": None}, training=True
+            ),
             rate_at=lambda _: self.rate,
             mesh=self.mesh,
             seed=_SEED,

@@ -19,12 +19,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from recaster import pipeline
 from recaster.core.files import read_json
 from recaster.core.hashing import hash_file
 from recaster.core.progress import Progress, SilentReporter
 from recaster.data.packed import PackedRecord, read_accepted
+from recaster.models.nms import pair_iou
 from recaster.pipeline.inputs import training_plan
 from recaster.recipe.load import load_recipe
 from recaster.tracking.runs import open_tracking
@@ -229,6 +231,20 @@ def test_it_answers_new_records(examined: Examined, tmp_path: Path) -> None:
     # What a model says first, after the id: a label, a reply, how many tokens it has foreseen.
     answers = [next(value for name, value in row.items() if name != "id") for row in rows]
     assert all(isinstance(answer, str | int) and answer for answer in answers)
+    if cast.workload.kind == "boxes":
+        _check_boxes_follow_the_picture(cast, records[0].pixels, tmp_path / "sizes")
+
+
+def _check_boxes_follow_the_picture(cast: pipeline.Cast, pixels: Any, folder: Path) -> None:
+    """Boxes are told in pixels of the picture as it came: of one twice as wide, twice as far to the right."""
+    folder.mkdir()
+    picture = Image.fromarray(pixels)
+    picture.save(folder / "as_it_is.png")
+    picture.resize((2 * picture.width, picture.height), Image.Resampling.NEAREST).save(folder / "wide.png")
+    rows = pipeline.predict(cast.settings, cast.recipe.name, folder)
+    first, wide = (torch.tensor([box["box"] for box in json.loads(row["boxes"])]) for row in rows)
+    assert len(first) > 0
+    assert float(pair_iou(first * torch.tensor([2, 1, 2, 1]), wide).amax(1).min()) > 0.5
 
 
 def _to_line(record: PackedRecord, kind: str) -> dict[str, Any]:

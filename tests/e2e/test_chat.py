@@ -71,7 +71,9 @@ def _learn(model: nn.Module, data: SuccessorRows, steps: int = 60) -> None:
     import numpy as np
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    loss_sum = build_token_loss({"name": "cross-entropy", "label_smoothing": 0.0}, training=True)
+    loss_sum = build_token_loss(
+        {"name": "cross-entropy", "label_smoothing": 0.0, "class_weights": None}, training=True
+    )
     tokens, targets = data.batch(np.arange(len(data)), seed=None)
     for _ in range(steps):
         (loss_sum(model(tokens), targets) / data.targets_in(np.arange(len(data)))).backward()

@@ -95,7 +95,9 @@ def _batch() -> tuple[Tensor, Tensor]:
 
 def _train(model: nn.Module, steps: int = 3) -> nn.Module:
     optimizer = torch.optim.AdamW([value for value in model.parameters() if value.requires_grad], lr=0.05)
-    loss_sum = build_token_loss({"name": "cross-entropy", "label_smoothing": 0.0}, training=True)
+    loss_sum = build_token_loss(
+        {"name": "cross-entropy", "label_smoothing": 0.0, "class_weights": None}, training=True
+    )
     tokens, targets = _batch()
     for _ in range(steps):
         loss_sum(model(tokens), targets).backward()

@@ -75,7 +75,9 @@ def test_padding_does_not_count_in_the_distance(recipe: Path) -> None:
 
 def test_a_student_that_is_its_teacher_has_nothing_to_learn_but_the_labels() -> None:
     section = {"logits_weight": 0.7, "temperature": 2.0, "hidden_weight": 1.0}
-    labels = build_loss({"name": "cross-entropy", "label_smoothing": 0.0}, training=True)
+    labels = build_loss(
+        {"name": "cross-entropy", "label_smoothing": 0.0, "class_weights": None}, training=True
+    )
     mixed = Distil().build_loss(labels, {"customize": {"distil": section}})
     logits, targets = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
     same = torch.cat([logits, logits, torch.zeros(6, 1)], 1)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from recaster.models.losses import NO_TARGET, build_loss, build_token_loss
 from recaster.training.consistency import answer_twice, consistent_loss
 
-_SECTION = {"name": "cross-entropy", "label_smoothing": 0.0}
+_SECTION = {"name": "cross-entropy", "label_smoothing": 0.0, "class_weights": None}
 
 
 def _model(dropout: float) -> nn.Module:

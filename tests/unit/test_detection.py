@@ -15,7 +15,7 @@ from recaster.core.errors import DataError, RecipeError
 from recaster.data.augmentation import Augmentation
 from recaster.data.box_augmentation import BoxAugmentation
 from recaster.data.box_sources import read_boxes
-from recaster.data.boxes import Box, fit_boxes, parse_boxes
+from recaster.data.boxes import Box, fit_boxes, parse_boxes, unfit_sides
 from recaster.data.records import RawRecord
 from recaster.evaluation.detection_metrics import COCO_OVERLAPS, average_precisions
 from recaster.evaluation.detection_report import count_errors, measure_coco
@@ -153,6 +153,16 @@ def test_boxes_follow_a_padded_picture() -> None:
         [Box(label="a", sides=(0, 0, 100, 50))], before=(50, 100), after=(64, 64), resize="pad"
     )
     assert box.sides == (0, 16, 64, 48)
+
+
+@pytest.mark.parametrize("resize", ["stretch", "pad"])
+@pytest.mark.parametrize("before", [(37, 101), (101, 37), (480, 640), (64, 64)])
+def test_boxes_go_back_to_where_they_were(before: tuple[int, int], resize: str) -> None:
+    sides = (before[1] * 0.1, before[0] * 0.2, before[1] * 0.9, before[0] * 0.7)
+    sizes: Any = {"before": before, "after": (64, 96), "resize": resize}
+    (fitted,) = fit_boxes([Box(label="a", sides=sides)], **sizes)
+    assert unfit_sides(fitted.sides, **sizes) == pytest.approx(sides)
+    assert unfit_sides((0, 0, 96, 64), **sizes) == pytest.approx((0, 0, before[1], before[0]), abs=1)
 
 
 def test_suppression_is_that_of_the_loop_over_boxes() -> None:

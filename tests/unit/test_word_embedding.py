@@ -31,7 +31,7 @@ from recaster.models.word_table import (
     list_pieces,
     split_words,
 )
-from recaster.recipe.data import Phrases, WordsShape
+from recaster.recipe.words import Phrases, WordsShape
 from recaster.training.lazy_adam import LazyAdam
 
 _CONTEXTS = {

@@ -85,7 +85,14 @@ def show_prediction(row: dict[str, Any]) -> str:
     if "label" not in row:
         told = [f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()]
         return "\t".join(told).rstrip()
-    return f"{row['id']}\t{row['label']}\t{row['p_' + row['label']]:.4f}"
+    told = [f"{label}\t{row['p_' + label]:.4f}" for label in _told(row)]
+    return "\t".join([str(row["id"]), *told])
+
+
+def _told(row: dict[str, Any]) -> list[str]:
+    """The label of a row, or its several."""
+    label = row["label"]
+    return [label] if f"p_{label}" in row else label.split("|") if label else []
 
 
 def _first_metric(metrics: dict[str, dict[str, float]]) -> str:

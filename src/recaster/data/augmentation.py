@@ -51,8 +51,12 @@ class Augmentation:
         ]
         others, their_labels = load(partners)
         images, share = self._mix(images, self._change(others, partners, seed), rows, seed)
-        first, second = (F.one_hot(value, self._classes).float() for value in (labels, their_labels))
+        first, second = (self._shares(value) for value in (labels, their_labels))
         return images, torch.lerp(second, first, share[:, None])
+
+    def _shares(self, labels: Tensor) -> Tensor:
+        """`(rows, classes)` of class numbers, or of the labels that each row has."""
+        return labels.float() if labels.ndim == 2 else F.one_hot(labels, self._classes).float()
 
     def _change(self, images: Tensor, rows: NDArray[np.int64], seed: int) -> Tensor:
         section = self._section

@@ -124,7 +124,7 @@ def _decode(found: Iterable[Annotated], shape: BoxShape) -> Iterator[RawRecord]:
 
 
 def _read(one: Annotated, shape: BoxShape) -> RawRecord:
-    pixels, problem, boxes = None, one.problem, one.boxes
+    pixels, problem, boxes, size = None, one.problem, one.boxes, None
     try:
         if not problem:
             with one.path.open("rb") as file:
@@ -141,6 +141,7 @@ def _read(one: Annotated, shape: BoxShape) -> RawRecord:
         pixels=None if problem else pixels,
         text=dump_boxes(boxes),
         problem=problem,
+        shown=size,
     )
 
 

@@ -91,22 +91,60 @@ def fit_boxes(
         after: likewise.
         resize: `stretch` or `pad`; for pictures of the wanted size it does not matter.
     """
-    down, right = after[0] / before[0], after[1] / before[1]
-    shift_down = shift_right = 0.0
-    if resize == "pad":
-        scale = min(down, right)
-        # Pillow rounds the picture's sides to whole pixels, and puts it in the middle.
-        tall, wide = round(before[0] * scale), round(before[1] * scale)
-        shift_down, shift_right = round((after[0] - tall) / 2), round((after[1] - wide) / 2)
-        down, right = tall / before[0], wide / before[1]
+    (down, right), (shift_down, shift_right) = _find_placement(before, after, resize)
     fitted = []
     for box in boxes:
         x0, y0, x1, y1 = box.sides
-        sides = (
-            min(max(x0 * right + shift_right, 0.0), after[1]),
-            min(max(y0 * down + shift_down, 0.0), after[0]),
-            min(max(x1 * right + shift_right, 0.0), after[1]),
-            min(max(y1 * down + shift_down, 0.0), after[0]),
+        sides = _within(
+            (
+                x0 * right + shift_right,
+                y0 * down + shift_down,
+                x1 * right + shift_right,
+                y1 * down + shift_down,
+            ),
+            after,
         )
         fitted.append(Box(label=box.label, sides=sides))
     return fitted
+
+
+def unfit_sides(
+    sides: tuple[float, float, float, float], *, before: tuple[int, int], after: tuple[int, int], resize: str
+) -> tuple[float, float, float, float]:
+    """Where a box of the resized picture lies in the picture as it was; the way back of `fit_boxes`."""
+    (down, right), (shift_down, shift_right) = _find_placement(before, after, resize)
+    x0, y0, x1, y1 = sides
+    back = (
+        (x0 - shift_right) / right,
+        (y0 - shift_down) / down,
+        (x1 - shift_right) / right,
+        (y1 - shift_down) / down,
+    )
+    return _within(back, before)
+
+
+def _find_placement(
+    before: tuple[int, int], after: tuple[int, int], resize: str
+) -> tuple[tuple[float, float], tuple[int, int]]:
+    """By what a picture's height and width grow, and by how many pixels it moves down and to the right."""
+    down, right = after[0] / before[0], after[1] / before[1]
+    if resize != "pad":
+        return (down, right), (0, 0)
+    scale = min(down, right)
+    # Pillow rounds the picture's sides to whole pixels, and puts it in the middle.
+    tall, wide = round(before[0] * scale), round(before[1] * scale)
+    moved = round((after[0] - tall) / 2), round((after[1] - wide) / 2)
+    return (tall / before[0], wide / before[1]), moved
+
+
+def _within(
+    sides: tuple[float, float, float, float], size: tuple[int, int]
+) -> tuple[float, float, float, float]:
+    height, width = size
+    left, top, right, bottom = sides
+    return (
+        min(max(left, 0.0), width),
+        min(max(top, 0.0), height),
+        min(max(right, 0.0), width),
+        min(max(bottom, 0.0), height),
+    )

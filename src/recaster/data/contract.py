@@ -21,6 +21,7 @@ import pandas as pd
 
 from recaster.core.errors import ContractError
 from recaster.core.files import write_bytes, write_json
+from recaster.data.labels import pattern, split_labels
 from recaster.data.packed import read_groups
 from recaster.recipe.data import ContractSection, DataSection
 
@@ -77,7 +78,10 @@ def common_rules(data: DataSection) -> list[RowRule]:
         RowRule.of(gxe.ExpectColumnValuesToNotBeNull(column="id"), "has no id"),
         RowRule.of(gxe.ExpectColumnValuesToBeUnique(column="id"), "shares its id with another record"),
     ]
-    if data.labels:
+    if data.several_labels:
+        known = gxe.ExpectColumnValuesToMatchRegex(column="label", regex=pattern(data.labels))
+        rules.append(RowRule.of(known, "has a label outside the recipe's data.labels"))
+    elif data.labels:
         rules += [
             RowRule.of(gxe.ExpectColumnValuesToNotBeNull(column="label"), "has no label"),
             RowRule.of(
@@ -129,6 +133,8 @@ def check_contract(
     np.save(folder / ACCEPTED, accepted["row"].to_numpy(np.int64))
     # Records with several labels have them in a column of their own.
     found = accepted["labels"].explode() if "labels" in accepted else accepted["label"]
+    if data.several_labels:
+        found = found.fillna("").map(split_labels).explode()
     counts = found.value_counts().reindex(data.labels, fill_value=0)
     summary = {
         "rows": len(facts),

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recaster.core.errors import DataError
+from recaster.data.labels import to_text
 from recaster.data.picture_files import SUFFIXES, decode_files, list_folder, one_file
 from recaster.data.picture_list import names_files, read_listed
 from recaster.data.picture_zip import list_zip
@@ -92,7 +93,11 @@ def _parse_json_line(line: str, where: str) -> RawRecord:
         return RawRecord(id=None, label=None, where=where, pixels=None, problem="not a JSON object")
     pixels, problem = _to_pixels(row.get("image"))
     return RawRecord(
-        id=_text(row.get("id")), label=_text(row.get("label")), where=where, pixels=pixels, problem=problem
+        id=None if row.get("id") is None else str(row["id"]),
+        label=to_text(row.get("label")),
+        where=where,
+        pixels=pixels,
+        problem=problem,
     )
 
 
@@ -106,10 +111,6 @@ def _to_pixels(image: Any) -> tuple[NDArray[np.float32] | None, str]:
     if pixels.ndim != 3 or 0 in pixels.shape:
         return None, f"image has shape {pixels.shape}, wanted height x width or height x width x channels"
     return pixels, ""
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
 
 
 def _read_csv(path: Path, image: ImageShape) -> Iterator[RawRecord]:

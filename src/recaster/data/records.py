@@ -26,5 +26,7 @@ class RawRecord:
     None when it could not be read."""
     problem: str = ""
     """Why it could not be read."""
+    shown: tuple[int, int] | None = None
+    """Height and width of a picture with boxes before it was resized, pixels."""
     split: str = ""
     """The published split it belongs to; empty for those that are divided here."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from recaster.core.errors import DataError
+from recaster.data.labels import to_text
 from recaster.data.records import RawRecord
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -64,7 +65,7 @@ def _read_json_lines(path: Path) -> Iterator[RawRecord]:
             wrong = wrong or f"text is {type(text).__name__}, wanted a string"
         yield RawRecord(
             id=str(row.get("id") or f"{path.name}:{number}"),
-            label=None if row.get("label") is None else str(row["label"]),
+            label=to_text(row.get("label")),
             where=f"{path}, line {number}",
             text=text if isinstance(text, str) else None,
             problem=problem or wrong,

@@ -24,7 +24,7 @@ from recaster.models.word_table import JOINT, join_phrases, split_words
 
 if TYPE_CHECKING:
     from recaster.data.packed import PackedRecord
-    from recaster.recipe.data import Phrases, WordsShape
+    from recaster.recipe.words import Phrases, WordsShape
 
 VOCABULARY, PAIRS = "vocabulary.json", "test.pairs.json"
 _LEAST_WORDS = 2

@@ -14,10 +14,15 @@ from recaster.recipe.schema import Recipe
 def report_classes(
     recipe: Recipe, probabilities: Probabilities, targets: Targets, folder: Path
 ) -> dict[str, Any]:
-    """Write `confusion.png`, `confusion.json` and `reliability.png`; return the table of classes."""
+    """Write `reliability.png`, and of one label a row `confusion.png` and `confusion.json`.
+
+    Returns:
+        The table of classes.
+    """
     labels = recipe.data.labels
-    matrix = confusion_matrix(probabilities, targets)
-    plot_confusion(matrix, labels, folder / "confusion.png")
+    if targets.ndim == 1:
+        matrix = confusion_matrix(probabilities, targets)
+        plot_confusion(matrix, labels, folder / "confusion.png")
+        write_json(folder / "confusion.json", matrix.tolist())
     plot_reliability(probabilities, targets, recipe.evaluate.calibration_bins, folder / "reliability.png")
-    write_json(folder / "confusion.json", matrix.tolist())
     return {"classes": class_table(probabilities, targets, labels)}

@@ -1,7 +1,8 @@
 """Metrics on held-out predictions, each with an interval: Wilson's or the bootstrap's.
 
 Those of classification take probabilities `(rows, classes)` that sum to 1 a row, and targets `(rows,)`,
-class numbers.
+class numbers; or, of records with several labels, each label's own probability and targets
+`(rows, classes)`, 1 for the labels that a row has. From one half on a label counts as told.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recaster.core.seeds import derive_seed
-from recaster.recipe.schema import LEAST_CLASSES, EvaluateSection
+from recaster.recipe.schema import LEAST_CLASSES, OF_SEVERAL_LABELS, EvaluateSection
 
 _SMALLEST = 1e-12
+TOLD = 0.5
+"""The probability from which on one of several labels counts as told."""
 _PROPORTIONS = {"accuracy", "top5_accuracy"}
 Probabilities = NDArray[np.float64]
 Targets = NDArray[np.int64]
@@ -25,8 +28,14 @@ MetricFunction = Callable[[Probabilities, Targets], float]
 
 
 def accuracy(probabilities: Probabilities, targets: Targets) -> float:
-    """Share of rows whose largest probability is the target's."""
+    """Share of rows whose largest probability is the target's, or of which all labels are told, no other."""
+    if targets.ndim == 2:
+        return float((_told(probabilities) == targets).all(1).mean())
     return float((probabilities.argmax(1) == targets).mean())
+
+
+def _told(probabilities: Probabilities) -> Targets:
+    return (probabilities >= TOLD).astype(np.int64)
 
 
 def top5_accuracy(probabilities: Probabilities, targets: Targets) -> float:
@@ -37,28 +46,78 @@ def top5_accuracy(probabilities: Probabilities, targets: Targets) -> float:
 
 def macro_f1(probabilities: Probabilities, targets: Targets) -> float:
     """Mean over the classes that occur (as target or guess) of the harmonic mean of precision and recall."""
+    hits, guessed, rows = count_by_class(probabilities, targets)
+    total = guessed + rows
+    return float((2.0 * hits[total > 0] / total[total > 0]).mean()) if total.any() else 0.0
+
+
+def micro_f1(probabilities: Probabilities, targets: Targets) -> float:
+    """Harmonic mean of precision and recall over all labels of all rows; of several labels a row."""
+    hits, guessed, rows = (count.sum() for count in count_by_class(probabilities, targets))
+    return float(2.0 * hits / max(1, guessed + rows))
+
+
+def macro_average_precision(probabilities: Probabilities, targets: Targets) -> float:
+    """Mean over the labels that some row has of the area under precision and recall; of several a row.
+
+    Rows of equal probability stand at one place (as in scikit-learn's `average_precision_score`).
+    """
+    found = [
+        _average_precision(probabilities[:, number], targets[:, number])
+        for number in range(targets.shape[1])
+        if targets[:, number].any()
+    ]
+    return float(np.mean(found)) if found else 0.0
+
+
+def _average_precision(scores: NDArray[np.float64], has: Targets) -> float:
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.diff(scores[order], append=-np.inf))
+    hits = has[order].cumsum()[ends]
+    return float((np.diff(hits, prepend=0) * (hits / (ends + 1))).sum() / hits[-1])
+
+
+def count_by_class(probabilities: Probabilities, targets: Targets) -> tuple[Targets, Targets, Targets]:
+    """Of each class the rows that are rightly told to have it, that are told so, and that have it."""
+    if targets.ndim == 2:
+        told = _told(probabilities)
+        return (told * targets).sum(0), told.sum(0), targets.sum(0)
     matrix = confusion_matrix(probabilities, targets)
-    hits, total = np.diag(matrix), matrix.sum(0) + matrix.sum(1)
-    return float((2.0 * hits[total > 0] / total[total > 0]).mean())
+    return np.diag(matrix), matrix.sum(0), matrix.sum(1)
 
 
 def negative_log_likelihood(probabilities: Probabilities, targets: Targets) -> float:
-    """Mean nats a row."""
+    """Mean nats a row; of several labels the sum over these."""
+    if targets.ndim == 2:
+        right = np.where(targets > 0, probabilities, 1 - probabilities)
+        return float(-np.log(np.maximum(right, _SMALLEST)).sum(1).mean())
     picked = probabilities[np.arange(len(targets)), targets]
     return float(-np.log(np.maximum(picked, _SMALLEST)).mean())
 
 
-def predictive_entropy(probabilities: Probabilities, targets: Targets) -> float:  # noqa: ARG001 - one shape for all metrics
-    """Mean nats a row of the predicted distribution itself."""
-    return float(-(probabilities * np.log(np.maximum(probabilities, _SMALLEST))).sum(1).mean())
+def predictive_entropy(probabilities: Probabilities, targets: Targets) -> float:
+    """Mean nats a row of the predicted distribution itself; of several labels the sum over these."""
+    parts = [probabilities, 1 - probabilities] if targets.ndim == 2 else [probabilities]
+    return float(sum(-(part * np.log(np.maximum(part, _SMALLEST))).sum(1).mean() for part in parts))
 
 
 def calibration_error(probabilities: Probabilities, targets: Targets, *, bins: int) -> float:
-    """Expected calibration error of the top guess, equal-width bins (Guo et al. 2017)."""
-    confidence, hit = probabilities.max(1), probabilities.argmax(1) == targets
+    """Expected calibration error of the top guess, equal-width bins (Guo et al. 2017); of several labels that
+    of each label's probability.
+    """
+    confidence, hit = confidences(probabilities, targets)
     index = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     gaps = np.bincount(index, weights=confidence - hit, minlength=bins)
-    return float(np.abs(gaps).sum() / len(targets))
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def confidences(
+    probabilities: Probabilities, targets: Targets
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """What is told with which probability, and whether it is so: each row's guess, or each of its labels."""
+    if targets.ndim == 2:
+        return probabilities.ravel(), targets.ravel() > 0
+    return probabilities.max(1), probabilities.argmax(1) == targets
 
 
 def confusion_matrix(probabilities: Probabilities, targets: Targets) -> NDArray[np.int64]:
@@ -73,6 +132,8 @@ def classification_metrics(section: EvaluateSection) -> dict[str, MetricFunction
     return {
         "accuracy": accuracy,
         "macro_f1": macro_f1,
+        "micro_f1": micro_f1,
+        "macro_average_precision": macro_average_precision,
         "negative_log_likelihood": negative_log_likelihood,
         "calibration_error": lambda p, t: calibration_error(p, t, bins=section.calibration_bins),
         "predictive_entropy": predictive_entropy,
@@ -94,7 +155,7 @@ def measure(
     draws = _draws(len(targets), section)
     measured = {}
     for name, function in functions.items():
-        if predictions.ndim > 1 and predictions.shape[1] < LEAST_CLASSES.get(name, 0):
+        if not _says_something(name, predictions, targets):
             continue
         value = function(predictions, targets)
         if name in _PROPORTIONS:
@@ -104,6 +165,12 @@ def measure(
             low, high = _interval(values, section.confidence)
         measured[name] = {"value": value, "low": low, "high": high}
     return measured
+
+
+def _says_something(name: str, predictions: NDArray[np.float64], targets: Targets) -> bool:
+    if predictions.ndim > 1 and predictions.shape[1] < LEAST_CLASSES.get(name, 0):
+        return False
+    return (name != "top5_accuracy") if targets.ndim == 2 else (name not in OF_SEVERAL_LABELS)
 
 
 def wilson_interval(hits: int, rows: int, confidence: float) -> tuple[float, float]:
@@ -140,10 +207,8 @@ def paired_difference(
 
 def class_table(probabilities: Probabilities, targets: Targets, labels: list[str]) -> list[dict[str, Any]]:
     """A row a class: label, rows, precision, recall, f1 (0 where undefined)."""
-    matrix = confusion_matrix(probabilities, targets)
     table = []
-    for number, label in enumerate(labels):
-        hits, guessed, rows = matrix[number, number], matrix[:, number].sum(), matrix[number].sum()
+    for label, hits, guessed, rows in zip(labels, *count_by_class(probabilities, targets), strict=True):
         table.append(
             {
                 "label": label,

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recaster.evaluation.metrics import confidences
+
 
 def plot_confusion(matrix: NDArray[np.int64], labels: list[str], path: Path) -> None:
     """Draw the `(classes, classes)` matrix; rows are the truth."""
@@ -43,10 +45,10 @@ def plot_confusion(matrix: NDArray[np.int64], labels: list[str], path: Path) -> 
 def plot_reliability(
     probabilities: NDArray[np.float64], targets: NDArray[np.int64], bins: int, path: Path
 ) -> None:
-    """Draw accuracy against confidence of the top guess."""
+    """Draw accuracy against confidence of the top guess, or of each of several labels."""
     from matplotlib.figure import Figure
 
-    confidence, hit = probabilities.max(1), probabilities.argmax(1) == targets
+    confidence, hit = confidences(probabilities, targets)
     index = np.minimum((confidence * bins).astype(int), bins - 1)
     used = [number for number in range(bins) if (index == number).any()]
     figure = Figure(figsize=(5, 4), layout="constrained")

@@ -17,7 +17,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from recaster.core.files import read_json, write_bytes
-from recaster.recipe.schema import FACES, WORDS, Recipe
+from recaster.recipe.schema import FACES, Recipe
+from recaster.recipe.words import WORDS
 
 CARD, LICENCE = "README.md", "LICENSE"
 _CHAIN = "licence_chain"
@@ -324,7 +325,8 @@ def _limits(recipe: Recipe) -> list[str]:
     if recipe.data.text:
         lines.append(f"Texts are cut after {recipe.data.text.max_tokens} tokens.")
     if recipe.data.labels:
-        lines.append("It knows no other labels, and gives one of these to any input.")
+        given = "any number" if recipe.data.several_labels else "one"
+        lines.append(f"It knows no other labels, and gives {given} of these to any input.")
     return lines
 
 

@@ -31,6 +31,12 @@ def write_open_folder(folder: Path, *, network: Any, tokenizer: Path) -> None:
     _copy_tokenizer(tokenizer, folder)
 
 
+def name_problem(network: Any, *, several: bool) -> None:
+    """Let the configuration say whether a row has one label or several, for transformers' own loss."""
+    kind = "multi_label_classification" if several else "single_label_classification"
+    network.config.problem_type = kind
+
+
 def write_adapter_folder(folder: Path, *, adapted: Any, tokenizer: Path, base: str) -> None:
     """Write what peft trained beside a transformers model, and that model, untouched, into `folder/base`.
 

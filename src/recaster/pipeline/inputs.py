@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from recaster.core.files import read_json
 from recaster.core.hashing import hash_directory, hash_file, hash_sources
 from recaster.core.steps import StepResult
+from recaster.data.labels import balance
 from recaster.pipeline.base_verbs import find_base, find_teacher
 from recaster.pipeline.open_cast import Cast
 from recaster.pipeline.vector_verbs import align_vectors, hash_vectors
@@ -218,10 +220,24 @@ def training_plan(cast: Cast, prepared: StepResult, features: StepResult | None 
         "vectors": str(vectors.path) if vectors else None,
         "customize": recipe.customize.model_dump(),
         "model_arguments": cast.workload.model_arguments(recipe),
-        "train": recipe.train.model_dump(),
+        "train": _train_section(cast, prepared),
         "distributed": recipe.distributed.model_dump(),
         "communication": recipe.communication.model_dump(),
     }
+
+
+def _train_section(cast: Cast, prepared: StepResult) -> dict[str, Any]:
+    """The recipe's, with the numbers that balanced class weights are for this training split."""
+    recipe, section = cast.recipe, cast.recipe.train.model_dump()
+    if section["loss"]["class_weights"] == "balanced":
+        told = read_json(prepared.path / "splits.json")
+        section["loss"]["class_weights"] = balance(
+            {int(number): count for number, count in told["per_label"]["train"].items()},
+            rows=told["rows"]["train"],
+            classes=len(recipe.data.labels),
+            several=recipe.data.several_labels,
+        )
+    return section
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:

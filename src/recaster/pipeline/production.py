@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from recaster.core.settings import Settings
 if TYPE_CHECKING:
     from recaster.data.records import RawRecord
     from recaster.models.replies import ChatVoice
-    from recaster.recipe.data import DataSection
+    from recaster.recipe.data import BoxShape, DataSection
 
 _DESCRIBED = "preprocessing.json"
 
@@ -57,6 +58,8 @@ def roll_back_champion(settings: Settings, name: str) -> dict[str, Any]:
 def predict(settings: Settings, name: str, source: Path, *, alias: str = "champion") -> list[dict[str, Any]]:
     """Labels and probabilities, or replies, for the records in `source`, by the version that `alias` names.
 
+    Boxes are in the pixels of each picture as it is shown, whatever size the model sees.
+
     Raises:
         DataError: a record cannot be read; nothing is predicted then.
     """
@@ -68,7 +71,7 @@ def predict(settings: Settings, name: str, source: Path, *, alias: str = "champi
     with service_errors(settings.tracking_uri):
         model, described = load_model(open_tracking(settings), name, alias)
     kind = described["kind"]
-    shape = {key: value for key, value in described.items() if key != "kind"}
+    shape = {key: value for key, value in described.items() if key not in ("kind", "several_labels")}
     section = DataSection.model_validate({"source": str(source.resolve()), "licence": "-", kind: shape})
     records = list(read_records(section, settings))
     bad = [record for record in records if record.problem]
@@ -80,7 +83,32 @@ def predict(settings: Settings, name: str, source: Path, *, alias: str = "champi
             repair="correct them; docs/howto/own-data.md says which forms are read",
         )
     frame: Any = model.predict(_to_input(records, section))
-    return [{"id": record.id, **row} for record, row in zip(records, frame.to_dict("records"), strict=True)]
+    rows = frame.to_dict("records")
+    if section.boxes:
+        rows = [_in_own_pixels(row, record, section.boxes) for record, row in zip(records, rows, strict=True)]
+    return [{"id": record.id, **row} for record, row in zip(records, rows, strict=True)]
+
+
+def _in_own_pixels(row: dict[str, Any], record: RawRecord, shape: BoxShape) -> dict[str, Any]:
+    """`row` with its boxes in the pixels of the picture as it came, which the model saw resized."""
+    from recaster.data.boxes import read_sides, unfit_sides
+
+    if record.shown is None or shape.resize == "refuse":
+        return row
+    size = (shape.height, shape.width)
+    boxes = [
+        {
+            **box,
+            "box": [
+                round(side, 2)
+                for side in unfit_sides(
+                    read_sides(box["box"]), before=record.shown, after=size, resize=shape.resize
+                )
+            ],
+        }
+        for box in json.loads(row["boxes"])
+    ]
+    return {**row, "boxes": json.dumps(boxes)}
 
 
 def open_voice(settings: Settings, name: str, *, alias: str = "champion") -> ChatVoice:

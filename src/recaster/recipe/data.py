@@ -7,9 +7,14 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from recaster.recipe.section import Fraction, Section, Seed
+from recaster.recipe.words import WordsShape
 
 KINDS = ("image", "boxes", "text", "chat", "corpus", "words")
 """What a record can be; the section of `data` of that name describes it."""
+
+
+SEPARATOR = "|"
+"""Between the labels of a record that may have several."""
 
 
 class ImageShape(Section):
@@ -98,46 +103,6 @@ class CorpusShape(Section):
         return self
 
 
-class Phrases(Section):
-    """Words that stand together more often than by chance become one, such as new_york."""
-
-    score: Literal["npmi", "word2vec"]
-    """npmi: normalised pointwise mutual information, -1 to 1 (Bouma 2009); word2vec: how many times more
-    often than by chance, less a discount for rare pairs (Mikolov et al. 2013)."""
-    threshold: float
-    """Pairs with a higher score are joined: about 0.5 of npmi, 10 of word2vec."""
-    min_count: int = Field(default=5, ge=1)
-    """Of a pair in the training split; rarer ones are never joined."""
-    passes: int = Field(default=1, ge=1, le=4)
-    """How often it is looked for pairs: with 2, phrases of up to four words are found."""
-
-    @model_validator(mode="after")
-    def _in_range(self) -> Phrases:
-        if self.score == "npmi" and not -1 <= self.threshold < 1:
-            raise ValueError(
-                f"threshold {self.threshold} is no npmi, which is from -1 to 1; use 0.5, or score word2vec"
-            )
-        return self
-
-
-class WordsShape(Section):
-    """What every document must look like of which the words get vectors, and what a word is."""
-
-    document: Literal["line", "paragraph", "file"] = "line"
-    """What a document is in a .txt file: a line, the lines between blank ones, or all of them. A word's
-    neighbours are of its own document."""
-    max_characters: int = Field(default=1_000_000, ge=1)
-    """A longer document is a broken record."""
-    keep_case: bool = False
-    """Of letters; else all become small ones."""
-    min_count: int = Field(default=5, ge=1)
-    """Words that are rarer in the training split have no vector; neighbours close up over them."""
-    row_words: int = Field(default=128, ge=8, le=4096)
-    """Words of the corpus in one training row; neighbours are not looked for across its ends."""
-    phrases: Phrases | None = None
-    """Without it every word stands alone."""
-
-
 class Subset(Section):
     """A part of a large data set."""
 
@@ -178,6 +143,9 @@ class DataSection(Section):
     model's card. Faces are not taken without."""
     labels: list[str] = Field(default_factory=list)
     """Every legal label, in the order of the model's outputs; none for data without labels."""
+    several_labels: bool = False
+    """Whether a record may have several labels or none: `cat|dog` in a table or a folder's name, a list in
+    JSON. The model answers each label by itself; train.loss is binary-cross-entropy."""
     image: ImageShape | None = None
     """What every picture must look like; another shape is a broken record."""
     boxes: BoxShape | None = None
@@ -200,8 +168,12 @@ class DataSection(Section):
     def _distinct(self) -> DataSection:
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"labels repeat: {self.labels}")
-        if len(self.labels) == 1 and self.boxes is None:
+        if len(self.labels) == 1 and self.boxes is None and not self.several_labels:
             raise ValueError(f"one label, {self.labels[0]!r}, leaves nothing to tell apart")
+        if self.several_labels and (odd := [label for label in self.labels if SEPARATOR in label]):
+            raise ValueError(
+                f"{SEPARATOR} stands between the labels of a record, and is in {odd[0]!r}; rename it"
+            )
         return self
 
     @model_validator(mode="after")

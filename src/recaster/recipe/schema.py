@@ -17,11 +17,14 @@ from recaster.recipe.distributed import DistributedSection
 from recaster.recipe.search import SearchSection
 from recaster.recipe.section import Fraction, Section, Seed
 from recaster.recipe.training import FACE_LOSSES, TrainSection
+from recaster.recipe.words import Subwords, what_is_wrong_with_vectors, what_is_wrong_with_words
 
 METRICS = {
     "accuracy": "higher",
     "top5_accuracy": "higher",
     "macro_f1": "higher",
+    "micro_f1": "higher",
+    "macro_average_precision": "higher",
     "negative_log_likelihood": "lower",
     "calibration_error": "lower",
     "predictive_entropy": "lower",
@@ -44,10 +47,10 @@ METRICS = {
 """Every metric that a gate can name, and which direction is better."""
 FACES = "face-recognition"
 """The workload whose splits share no person."""
-WORDS = "word-embedding"
-"""The workload whose test split are pairs of words."""
-WORD_NETWORKS = ("kim-cnn", "lstm", "gru")
-"""Text classifiers over whole words, which may begin with vectors of words."""
+OF_SEVERAL_LABELS = ("micro_f1", "macro_average_precision")
+"""Metrics that only say something of records with several labels."""
+LABELLED = ("image-classification", "text-classification")
+"""Workloads whose records have labels as a whole."""
 LEAST_CLASSES = {"top5_accuracy": 6}
 """Metrics that say nothing of fewer classes."""
 
@@ -59,25 +62,6 @@ def _known_metric(name: str) -> str:
 
 
 Metric = Annotated[str, AfterValidator(_known_metric)]
-
-
-class Subwords(Section):
-    """Pieces of words that have vectors too, so that words which never occurred have one (Bojanowski et al.
-    2017).
-    """
-
-    shortest: int = Field(default=3, ge=1, le=10)
-    """Letters of a piece; a word's ends count as one each."""
-    longest: int = Field(default=6, ge=1, le=12)
-    """Likewise."""
-    buckets: int = Field(default=50_000, ge=100, le=4_000_000)
-    """Vectors of pieces: a piece has that of its hash."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Subwords:
-        if self.shortest > self.longest:
-            raise ValueError(f"shortest ({self.shortest}) is above longest ({self.longest}); swap them")
-        return self
 
 
 class ModelSection(Section):
@@ -121,20 +105,8 @@ class ModelSection(Section):
 
     @model_validator(mode="after")
     def _vectors_apply(self) -> ModelSection:
-        if self.vectors is None:
-            if given := self.changed() & {"vectors_licence", "vectors_mode"}:
-                raise ValueError(f"{min(given)} belongs to model.vectors; name these, or remove it")
-            return self
-        name = self.base.removeprefix("scratch:")
-        if not self.from_scratch or name not in WORD_NETWORKS:
-            raise ValueError(
-                f"vectors belong to {', '.join(f'scratch:{one}' for one in WORD_NETWORKS)}, not {self.base}; "
-                "remove them"
-            )
-        if not self.vectors.startswith(("path:", "models:")):
-            raise ValueError(f"vectors {self.vectors!r} are neither path: nor models:/")
-        if self.vectors_mode == "multichannel" and name != WORD_NETWORKS[0]:
-            raise ValueError(f"vectors_mode multichannel belongs to kim-cnn, not {name}; use tuned or static")
+        if told := what_is_wrong_with_vectors(self):
+            raise ValueError(told)
         return self
 
     @property
@@ -290,40 +262,44 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _words_are_told_apart(self) -> Recipe:
-        words, optimizer = self.workload == WORDS, self.train.optimizer.name
-        given = [
-            key
-            for key, changed in (
-                ("train.contexts", self.train.contexts.changed()),
-                ("model.subwords", self.model.subwords),
-                ("train.optimizer.name: lazy-adam", optimizer == "lazy-adam"),
-            )
-            if changed
-        ]
-        if given and not words:
-            raise ValueError(f"{given[0]} belongs to workload {WORDS}, not {self.workload}; remove it")
-        if not words:
-            return self
-        if self.data.published_splits.test is None:
+        if told := what_is_wrong_with_words(self):
+            raise ValueError(told)
+        return self
+
+    @model_validator(mode="after")
+    def _several_labels_have_their_loss(self) -> Recipe:
+        several, name = self.data.several_labels, self.train.loss.name
+        if several and self.workload not in LABELLED:
+            raise ValueError(f"data.several_labels is for {' and '.join(LABELLED)}; remove it")
+        if several != (name == "binary-cross-entropy"):
+            told = "needs train.loss binary-cross-entropy" if several else "is not set, for which it is"
+            raise ValueError(f"data.several_labels {told}; train.loss is {name}")
+        if several and (self.customize.method == "distil" or self.train.loss.consistency):
             raise ValueError(
-                f"workload {WORDS} is measured on pairs of words whose likeness people have judged; name a "
-                "file or folder of such lines (word word score) in data.published_splits.test"
+                "customize.method distil and train.loss.consistency compare probabilities of which one label "
+                "is right; remove them, or data.several_labels"
             )
-        if self.train.loss.changed() or self.customize.method != "full":
+        return self
+
+    @model_validator(mode="after")
+    def _class_weights_fit_labels(self) -> Recipe:
+        weights = self.train.loss.class_weights
+        if weights is not None and self.workload not in LABELLED:
+            raise ValueError(f"train.loss.class_weights is for {' and '.join(LABELLED)}; remove it")
+        if isinstance(weights, list) and len(weights) != len(self.data.labels):
             raise ValueError(
-                f"workload {WORDS} trains with customize.method full and without a section train.loss"
-            )
-        if optimizer == "lazy-adam" and (
-            self.distributed.strategy not in ("single", "ddp") or self.communication.scheme != "allreduce"
-        ):
-            raise ValueError(
-                "lazy-adam needs strategy single or ddp, with communication allreduce; use adam elsewhere"
+                f"train.loss.class_weights has {len(weights)} numbers for {len(self.data.labels)} labels; "
+                "give one for each, in their order"
             )
         return self
 
     @model_validator(mode="after")
     def _metrics_fit_labels(self) -> Recipe:
         for metric in (*(bar.metric for bar in self.gate.bars), self.gate.champion.metric):
+            if metric in OF_SEVERAL_LABELS and not self.data.several_labels:
+                raise ValueError(f"{metric} is of records with several labels; use macro_f1 or accuracy")
+            if metric == "top5_accuracy" and self.data.several_labels:
+                raise ValueError(f"{metric} is of records with one label; use macro_average_precision")
             least = LEAST_CLASSES.get(metric, 0)
             if len(self.data.labels) < least:
                 raise ValueError(

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from recaster.recipe.section import Section, Seed
+from recaster.recipe.words import Contexts
 
 _OPTIMIZER_OPTIONS: dict[str, frozenset[str]] = {
     "sgd": frozenset({"momentum", "nesterov"}),
@@ -161,12 +162,12 @@ class Augmentation(Section):
 class Loss(Section):
     """What training makes small."""
 
-    name: Literal["cross-entropy", "focal", "margin", "brier", "arcface", "cosface", "triplet"] = (
-        "cross-entropy"
-    )
-    """focal: Lin et al. 2017; margin: multi-class hinge; brier: squared error of the probabilities. Of
-    face-recognition: arcface (Deng et al. 2019), cosface (Wang et al. 2018), triplet (hardest of each pass,
-    Hermans et al. 2017)."""
+    name: Literal[
+        "cross-entropy", "binary-cross-entropy", "focal", "margin", "brier", "arcface", "cosface", "triplet"
+    ] = "cross-entropy"
+    """binary-cross-entropy: of records with several labels, the mean over these; focal: Lin et al. 2017;
+    margin: multi-class hinge; brier: squared error of the probabilities. Of face-recognition: arcface (Deng
+    et al. 2019), cosface (Wang et al. 2018), triplet (hardest of each pass, Hermans et al. 2017)."""
     distance: float = Field(default=0.3, gt=0, lt=2)
     """By how much a face's own person must be nearer than others: an angle in radians of arcface, a cosine of
     cosface, a distance of triplet."""
@@ -176,6 +177,10 @@ class Loss(Section):
     """Share of the target's probability that is spread over all classes; of cross-entropy."""
     gamma: float = Field(default=2.0, ge=0)
     """How much less an easy target counts; of focal."""
+    class_weights: Literal["balanced"] | list[float] | None = None
+    """How much a row counts by its label: a number for each of data.labels, or balanced, the inverse of the
+    label's share of the training split, 1 on average. Of binary-cross-entropy it weighs the label's presence
+    against its absence; balanced makes both count the same. Validation is measured without."""
     consistency: float = Field(default=0.0, ge=0)
     """Answer each row twice, under different dropout, and add so much of the two answers' divergence: half
     of R-Drop's alpha (Liang et al. 2021). Above 0 a step takes twice the time."""
@@ -185,29 +190,14 @@ class Loss(Section):
         for option, owner in (("label_smoothing", "cross-entropy"), ("gamma", "focal")):
             if option in self.changed() and self.name != owner:
                 raise ValueError(f"{option} belongs to loss {owner}, not {self.name}; remove it")
+        if isinstance(self.class_weights, list) and min(self.class_weights, default=0) <= 0:
+            raise ValueError(f"class_weights must all be above 0, not {self.class_weights}")
         for option, owners in (("distance", FACE_LOSSES), ("scale", FACE_LOSSES[:2])):
             if option in self.changed() and self.name not in owners:
                 raise ValueError(
                     f"{option} belongs to losses {', '.join(owners)}, not {self.name}; remove it"
                 )
         return self
-
-
-class Contexts(Section):
-    """Which words learn from which, of word-embedding (Mikolov et al. 2013)."""
-
-    window: int = Field(default=5, ge=1, le=50)
-    """Words to each side; of each word it is a random number up to this, so that near ones count more."""
-    subsample: float = Field(default=1e-3, ge=0, lt=1)
-    """Words more frequent than this share of all are left out at random, the more the more frequent;
-    0 keeps all."""
-    negatives: float = Field(default=5.0, gt=0)
-    """Random words that weigh against each neighbour."""
-    shared_negatives: int = Field(default=64, ge=1, le=4096)
-    """Random words that are drawn for a training row: all of the row's words share them, and together they
-    weigh as `negatives` says."""
-    flattening: float = Field(default=0.75, ge=0, le=1)
-    """Random words are drawn in proportion to their counts to the power of this."""
 
 
 class EarlyStopping(Section):

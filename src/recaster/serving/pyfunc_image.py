@@ -24,6 +24,8 @@ from torch.nn import functional as F
 import mlflow
 
 _BATCH_ROWS = 256
+_TOLD, _SEPARATOR = 0.5, "|"
+"""Of records with several labels: the probability from which on one is told; what stands between them."""
 PACKAGES = ("mlflow", "numpy", "pandas", "safetensors", "torch")
 """What must be installed where the model is served."""
 
@@ -56,6 +58,7 @@ class ImageClassifier(PythonModel):
         folder = Path(context.artifacts["model"])
         self.labels = _read_labels(folder)
         self.image: dict[str, Any] = json.loads((folder / "preprocessing.json").read_text())
+        self.several = self.image.get("several_labels", False)
         own = (folder / "modeling.py").exists()
         self.model = (_load_own(folder) if own else _OpenNetwork(folder)).eval()
 
@@ -69,14 +72,23 @@ class ImageClassifier(PythonModel):
         """Label and probabilities of pictures `(rows, height, width, channels)`, a row a picture."""
         pictures = self._to_pictures(model_input)
         pieces = [
-            self.model(torch.from_numpy(pictures[start : start + _BATCH_ROWS])).softmax(1)
+            self._to_probabilities(self.model(torch.from_numpy(pictures[start : start + _BATCH_ROWS])))
             for start in range(0, len(pictures), _BATCH_ROWS)
         ]
         labels = self.labels
-        probabilities = torch.cat(pieces).double().numpy() if pieces else np.zeros((0, len(labels)))
+        probabilities = torch.cat(pieces).numpy() if pieces else np.zeros((0, len(labels)))
         frame = pd.DataFrame(probabilities, columns=[f"p_{label}" for label in labels])
-        frame.insert(0, "label", [labels[number] for number in probabilities.argmax(1)])
+        frame.insert(0, "label", [self._name(row) for row in probabilities])
         return frame
+
+    def _name(self, probabilities: NDArray[np.float64]) -> str:
+        """The likeliest label, or all that are likelier there than not."""
+        if not self.several:
+            return self.labels[int(probabilities.argmax())]
+        return _SEPARATOR.join(self.labels[number] for number in np.flatnonzero(probabilities >= _TOLD))
+
+    def _to_probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.double().sigmoid() if self.several else logits.double().softmax(1)
 
     def _to_pictures(self, model_input: object) -> NDArray[np.float32]:
         pixels = np.asarray(model_input, dtype=np.float32)

@@ -17,10 +17,13 @@ import torch
 from mlflow.models import ModelSignature
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, Schema, TensorSpec
+from numpy.typing import NDArray
 
 import mlflow
 
 _BATCH_ROWS = 64
+_TOLD, _SEPARATOR = 0.5, "|"
+"""Of records with several labels: the probability from which on one is told; what stands between them."""
 PACKAGES = ("mlflow", "numpy", "pandas", "safetensors", "tokenizers", "torch", "transformers")
 """What must be installed where the model is served."""
 Answer = Callable[[list[str]], torch.Tensor]
@@ -45,7 +48,8 @@ class TextClassifier(PythonModel):
         """Load tokenizer and weights from the artifact."""
         folder = Path(context.artifacts["model"])
         config: dict[str, Any] = json.loads((folder / "config.json").read_text())
-        longest = json.loads((folder / "preprocessing.json").read_text())["max_tokens"]
+        told = json.loads((folder / "preprocessing.json").read_text())
+        longest, self.several = told["max_tokens"], told.get("several_labels", False)
         self.labels = _labels(config)
         self.answer = (_open_vectors if "arguments" in config else _open_network)(folder, config, longest)
 
@@ -59,13 +63,22 @@ class TextClassifier(PythonModel):
         """Label and probabilities of the texts in column `text`, a row a text."""
         texts = [str(text) for text in model_input["text"]]
         pieces = [
-            self.answer(texts[start : start + _BATCH_ROWS]).softmax(1).double().numpy()
+            self._to_probabilities(self.answer(texts[start : start + _BATCH_ROWS])).numpy()
             for start in range(0, len(texts), _BATCH_ROWS)
         ]
         probabilities = np.concatenate(pieces) if pieces else np.zeros((0, len(self.labels)))
         frame = pd.DataFrame(probabilities, columns=[f"p_{label}" for label in self.labels])
-        frame.insert(0, "label", [self.labels[number] for number in probabilities.argmax(1)])
+        frame.insert(0, "label", [self._name(row) for row in probabilities])
         return frame
+
+    def _name(self, probabilities: NDArray[np.float64]) -> str:
+        """The likeliest label, or all that are likelier there than not."""
+        if not self.several:
+            return self.labels[int(probabilities.argmax())]
+        return _SEPARATOR.join(self.labels[number] for number in np.flatnonzero(probabilities >= _TOLD))
+
+    def _to_probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.double().sigmoid() if self.several else logits.double().softmax(1)
 
 
 def _labels(config: dict[str, Any]) -> list[str]:

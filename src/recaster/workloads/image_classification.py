@@ -5,7 +5,6 @@ digit-0000  "0"  8x8x1 pixels 0..16   →   train.images.npy (rows, 1, 8, 8) uin
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +15,10 @@ from torch import Tensor, nn
 
 from recaster.core.files import write_json
 from recaster.data.augmentation import Augmentation
+from recaster.data.labels import count_labels, find_rarest, number_labels
 from recaster.data.picture_set import PictureSet
 from recaster.data.shards import Shard, read_shard, stack_pictures, write_shard
-from recaster.models.losses import LossSum, build_loss
+from recaster.models.losses import LossSum, build_loss, count_correct, to_probabilities
 from recaster.models.open_pictures import PROCESSOR, PictureClassifier, describe_processor
 from recaster.models.picture_models import FRESH, build_picture_model, find_architecture, load_picture_model
 from recaster.training.trainable import TrainingSet
@@ -70,13 +70,12 @@ class ImageClassification:
 
         records, image = read_accepted(raw, accepted), _shape(recipe)
         pixels, minimum, maximum = stack_pictures([record.pixels for record in records], image)
-        numbers = {label: number for number, label in enumerate(recipe.data.labels)}
-        labels = np.array([numbers[record.label] for record in records], dtype=np.int64)
+        labels = number_labels([record.label for record in records], recipe.data)
         groups = group_duplicates(
             pixels, distance=recipe.split.near_duplicate_distance, span=maximum - minimum
         )
         published = [record.split for record in records]
-        splits, left_out = divide_records(labels, groups, published, recipe.split)
+        splits, left_out = divide_records(find_rarest(labels), groups, published, recipe.split)
         for name, rows in splits.items():
             shard = Shard(
                 images=pixels[rows],
@@ -88,9 +87,7 @@ class ImageClassification:
             write_shard(folder, name, shard)
         counts = {name: len(rows) for name, rows in splits.items()}
         duplicates = len(groups) - len(set(groups.tolist()))
-        per_label = {
-            name: dict(sorted(Counter(labels[rows].tolist()).items())) for name, rows in splits.items()
-        }
+        per_label = {name: count_labels(labels[rows]) for name, rows in splits.items()}
         facts = {"rows": counts, "duplicates": duplicates, "left_out": left_out}
         write_json(folder / "splits.json", {**facts, "labels": recipe.data.labels, "per_label": per_label})
         return facts
@@ -130,8 +127,8 @@ class ImageClassification:
         return build_loss(section, training=training)
 
     def correct(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Rows whose largest logit is the target's."""
-        return (logits.argmax(1) == targets).sum()
+        """Rows with the right answer."""
+        return count_correct(logits, targets)
 
     def export(self, plan: dict[str, Any], recipe: Recipe, weights: Path, folder: Path) -> None:
         """Weights, configuration and preprocessing, and the network's source where it is of this package."""
@@ -140,12 +137,14 @@ class ImageClassification:
         from recaster.customization.build import load_trained
         from recaster.exporting.adapter_form import merge_beside_adapter
         from recaster.exporting.artifact import write_artifact
-        from recaster.exporting.open_folder import write_open_folder
+        from recaster.exporting.open_folder import name_problem, write_open_folder
 
-        base, preprocessing = _base(plan), {"kind": self.kind, **_shape(recipe).model_dump()}
+        base, several = _base(plan), recipe.data.several_labels
+        preprocessing = {"kind": self.kind, **_shape(recipe).model_dump(), "several_labels": several}
         trained = load_trained(self, plan, weights)
         model = merge_beside_adapter(trained, plan, folder, preprocessing=preprocessing)
         if isinstance(model, PictureClassifier):
+            name_problem(model.network, several=several)
             write_open_folder(folder, network=model.network, tokenizer=base or folder)
             write_json(folder / PROCESSOR, describe_processor(model))
             write_json(folder / "preprocessing.json", preprocessing)
@@ -169,11 +168,10 @@ class ImageClassification:
         # Convolutions are about twice as fast so; torch's own types leave the memory format out.
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         pieces = [
-            model(torch.from_numpy(shard.scaled(slice(start, start + _BATCH_ROWS)))).softmax(1)
+            model(torch.from_numpy(shard.scaled(slice(start, start + _BATCH_ROWS))))
             for start in range(0, len(shard.labels), _BATCH_ROWS)
         ]
-        probabilities = torch.cat(pieces).double().numpy()
-        return probabilities / probabilities.sum(1, keepdims=True), shard.labels
+        return to_probabilities(torch.cat(pieces), torch.from_numpy(shard.labels)).numpy(), shard.labels
 
     def metrics(self, section: EvaluateSection) -> Mapping[str, MetricFunction]:
         """Those of classification, and top-5 accuracy."""

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recaster.core.files import read_json, write_json
+from recaster.data.labels import count_labels, find_rarest, number_labels
 from recaster.data.token_shards import TokenRows, read_token_shard, write_token_shard
 from recaster.models import text_networks, vector_classifier
-from recaster.models.losses import LossSum, build_loss
+from recaster.models.losses import LossSum, build_loss, count_correct, to_probabilities
 from recaster.models.open_models import OpenModel, TextClassifier, build_text_classifier
 from recaster.models.word_vectors import (
     begin_with_vectors,
@@ -86,10 +87,10 @@ class TextClassification:
 
         records = read_accepted(raw, accepted)
         texts = [record.text for record in records]
-        numbers = {label: number for number, label in enumerate(recipe.data.labels)}
-        labels = np.array([numbers[record.label] for record in records], dtype=np.int64)
+        labels = number_labels([record.label for record in records], recipe.data)
         groups = group_texts(texts)
-        splits, left_out = divide_records(labels, groups, [record.split for record in records], recipe.split)
+        published = [record.split for record in records]
+        splits, left_out = divide_records(find_rarest(labels), groups, published, recipe.split)
         if base is None:
             train = train_words if _network(recipe.model.base) else train_byte_pairs
             train(
@@ -122,7 +123,9 @@ class TextClassification:
             "truncated": truncated,
         }
         about = {"padding": tokenizer.padding, "vocabulary": tokenizer.size, "tokens": longest}
-        write_json(folder / "splits.json", {**facts, **about, "labels": recipe.data.labels})
+        per_label = {name: count_labels(labels[rows]) for name, rows in splits.items()}
+        told = {"labels": recipe.data.labels, "per_label": per_label}
+        write_json(folder / "splits.json", {**facts, **about, **told})
         return facts
 
     def model_arguments(self, recipe: Recipe) -> dict[str, Any]:
@@ -163,8 +166,8 @@ class TextClassification:
         return build_loss(section, training=training)
 
     def correct(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Rows whose largest logit is the target's."""
-        return (logits.argmax(1) == targets).sum()
+        """Rows with the right answer."""
+        return count_correct(logits, targets)
 
     def export(self, plan: dict[str, Any], recipe: Recipe, weights: Path, folder: Path) -> None:
         """A folder that transformers reads; of word vectors, weights with their own source and tokenizer.
@@ -176,12 +179,14 @@ class TextClassification:
 
         base, prepared = plan["base"], Path(plan["prepared"])
         about = read_json(prepared / "splits.json")
-        preprocessing = {"kind": self.kind, "max_tokens": about["tokens"]}
+        several = recipe.data.several_labels
+        preprocessing = {"kind": self.kind, "max_tokens": about["tokens"], "several_labels": several}
         trained = load_trained(self, plan, weights)
         model = merge_beside_adapter(trained, plan, folder, preprocessing=preprocessing)
         if isinstance(model, OpenModel):
-            from recaster.exporting.open_folder import write_open_folder
+            from recaster.exporting.open_folder import name_problem, write_open_folder
 
+            name_problem(model.network, several=several)
             write_open_folder(
                 folder, network=model.network, tokenizer=Path(base) if base else prepared / _TOKENIZER
             )
@@ -211,11 +216,10 @@ class TextClassification:
         shard, padding = read_token_shard(prepared, split), read_json(prepared / "splits.json")["padding"]
         model, rows = _open_artifact(artifact, padding).eval(), np.arange(len(shard.labels))
         pieces = [
-            model(torch.from_numpy(shard.padded(rows[start : start + _BATCH_ROWS], padding))).softmax(1)
+            model(torch.from_numpy(shard.padded(rows[start : start + _BATCH_ROWS], padding)))
             for start in range(0, len(rows), _BATCH_ROWS)
         ]
-        probabilities = torch.cat(pieces).double().numpy()
-        return probabilities / probabilities.sum(1, keepdims=True), shard.labels
+        return to_probabilities(torch.cat(pieces), torch.from_numpy(shard.labels)).numpy(), shard.labels
 
     def metrics(self, section: EvaluateSection) -> Mapping[str, MetricFunction]:
         """Those of classification."""
