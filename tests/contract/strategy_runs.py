@@ -338,7 +338,7 @@ def _run(case: Case, folder: Path, *, resume: Path | None = None) -> None:
         steps=STEPS,
         steps_per_epoch=sampler.steps_per_epoch,
     )
-    loss = {"name": "cross-entropy", "label_smoothing": 0.1}
+    loss = {"name": "cross-entropy", "label_smoothing": 0.1, "class_weights": None}
     build = build_token_loss if case.model == "decoder" else build_loss
     reports = []
     with closing(saver):
