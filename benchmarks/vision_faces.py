@@ -1,12 +1,11 @@
 """Face recognition: the ORL recipe over several splits of people, and search among a million vectors.
 
-RECASTER_TEST_DATA=…/datasets python -m benchmarks.vision_faces WORK
+RECASTER_TEST_DATA=DIR python -m benchmarks.vision --only faces
 """
 
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.public_data import make_project
-from benchmarks.record import target, write_result
+from benchmarks.record import target
 from recaster import pipeline
 from recaster.core.files import read_json
 from recaster.core.progress import SilentReporter
@@ -103,15 +102,3 @@ def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         target("faces, ORL: AUC, lowest end of an interval", "above 0.957", lowest, met=lowest > 0.957),
         target("faces, ORL: rank-1, mean of splits", "at least 0.98", round(rank1, 4), met=rank1 >= 0.98),
     ]
-
-
-if __name__ == "__main__":
-    measured = run(Path(sys.argv[1]))
-    write_result(
-        "vision_faces",
-        "How well are people told apart who were never seen, and how fast are they found among a million?",
-        measured,
-        targets(measured),
-        ["torch", "faiss-cpu", "numpy"],
-        command="python -m benchmarks.vision_faces WORK",
-    )

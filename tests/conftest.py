@@ -10,6 +10,10 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+# Two workers of pytest share two cores: threads of one that spin until those of the other are off
+# the core turn milliseconds into seconds. A rank's own number of threads is not touched by this.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 

@@ -14,7 +14,17 @@ from typing import Any
 from typer.testing import CliRunner
 
 from recaster.cli.main import app
-from recaster.recipe import communication, customize, data, distributed, schema, search, training, words
+from recaster.recipe import (
+    communication,
+    customize,
+    data,
+    distributed,
+    schema,
+    search,
+    training,
+    trees,
+    words,
+)
 
 HERE = Path(__file__).parent
 _MADE = "<!-- Made by docs/reference/generate.py; edit the source instead. -->\n"
@@ -108,7 +118,7 @@ def _own_meanings(kind: type) -> dict[str, str]:
 
 
 def _find_section(name: str) -> type:
-    places = (schema, customize, data, training, words, distributed, communication, search)
+    places = (schema, customize, data, training, distributed, communication, search, trees, words)
     return next(getattr(place, name) for place in places if hasattr(place, name))
 
 

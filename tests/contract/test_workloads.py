@@ -170,6 +170,7 @@ class _Interrupt(SilentReporter):
             raise KeyboardInterrupt
 
 
+@pytest.mark.campaign
 def test_it_resumes_bit_for_bit(examined: Examined, tmp_path: Path) -> None:
     longer = ["train.epochs=20", "train.record_every_steps=1"]  # long enough to be cut in the middle
     whole = pipeline.open_cast(examined.cast.path, longer)
@@ -254,6 +255,7 @@ def _to_line(record: PackedRecord, kind: str) -> dict[str, Any]:
         "boxes": lambda: {"image": record.pixels.tolist()},
         "text": lambda: {"text": record.text},
         "corpus": lambda: {"text": record.text},
+        "trees": lambda: {"text": record.text},
         "words": lambda: {"text": record.text},
         "chat": lambda: {"messages": json.loads(record.text)},
     }[kind]()

@@ -74,7 +74,7 @@ def plan(base: Path, tmp_path: Path) -> dict[str, Any]:
         "prepared": str(tmp_path),
         "base": str(base),
         "model_arguments": {"width": 32, "depth": 2, "dropout": 0.0, "tokens": 64},
-        "train": {"seed": 1, "activation_checkpointing": False},
+        "train": {"seed": 1, "activation_checkpointing": False, "freeze": []},
     }
 
 
@@ -178,7 +178,7 @@ def test_only_marked_tokens_get_logits_and_they_are_the_same(base: Path) -> None
 
 @pytest.mark.parametrize("name", ["cross-entropy", "focal", "margin", "brier"])
 def test_what_is_not_learned_does_not_count_in_the_loss(name: str) -> None:
-    section = {"name": name, "label_smoothing": 0.1, "gamma": 2.0}
+    section = {"name": name, "label_smoothing": 0.1, "gamma": 2.0, "class_weights": None}
     loss_sum = build_token_loss(section, training=True)
     logits = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(3))
     targets = torch.tensor([[1, 2, NO_TARGET], [5, NO_TARGET, NO_TARGET]])

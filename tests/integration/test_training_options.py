@@ -15,12 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from recaster.customization.freezing import freeze_parameters
 from recaster.models.losses import NO_TARGET
 from recaster.recipe.training import Optimizer
 from recaster.training.checkpoint import checkpoint_path, find_checkpoints, read_weights
 from recaster.training.disk_need import measure_state
 from recaster.training.journal import read_journal
-from recaster.training.prepare_model import freeze_parameters
 from tests.conftest import shared_folder
 from tests.contract.strategy_runs import open_rows
 from tests.integration.training_task import (

@@ -130,7 +130,9 @@ def test_losses_take_shares_of_labels() -> None:
     logits = torch.randn(_ROWS, _CLASSES, generator=torch.Generator().manual_seed(0))
     shares = torch.nn.functional.one_hot(_LABELS, _CLASSES).float()
     for name in ("cross-entropy", "brier"):
-        loss = build_loss({"name": name, "label_smoothing": 0.1, "gamma": 2.0}, training=True)
+        loss = build_loss(
+            {"name": name, "label_smoothing": 0.1, "gamma": 2.0, "class_weights": None}, training=True
+        )
         assert torch.allclose(loss(logits, _LABELS), loss(logits, shares), rtol=1e-5)
 
 

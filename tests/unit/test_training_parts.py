@@ -13,13 +13,13 @@ from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
 from recaster.core.errors import RecipeError
+from recaster.customization.freezing import freeze_parameters
 from recaster.distributed.communication.protocol import AllReduce
 from recaster.distributed.gradients import group_by_layout, scale_gradients
 from recaster.models import mlp, transformer_encoder
 from recaster.models.losses import build_loss
 from recaster.recipe.training import EarlyStopping, Loss, Optimizer, Schedule
 from recaster.training.optimizers import build_optimizers, list_layers, set_rates, unfreezing_steps
-from recaster.training.prepare_model import freeze_parameters
 from recaster.training.sampler import Sampler
 from recaster.training.schedule import build_schedule
 from recaster.training.selection import find_best, should_stop

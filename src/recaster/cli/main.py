@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recaster.cli import export, faces, models
+from recaster.cli import export, faces, models, trees
 
 if TYPE_CHECKING:
     from recaster.core.settings import Settings
@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(models.app)
 app.add_typer(faces.app)
+app.add_typer(trees.app)
 app.command()(export.export)
 app.command()(export.publish)
 RecipePath = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
@@ -327,15 +328,16 @@ def schedule(recipe: RecipePath, overrides: Set = None, as_json: Json = False) -
 @app.command()
 def predict(
     name: ModelName,
-    source: Annotated[Path, typer.Argument(help="a file or folder as data.source has it")],
+    source: Annotated[Path, typer.Argument(help="a file or folder as data.source has it, or -")],
     alias: Annotated[str, typer.Option(help="which version")] = "champion",
     as_json: Json = False,
 ) -> None:
-    """Label new records, answer conversations or compare faces with the model in production."""
+    """Label new records, answer conversations, parse texts or compare faces with the model in production."""
     from recaster import pipeline
     from recaster.cli.show import show_prediction
 
-    rows = pipeline.predict(_settings(), name, source, alias=alias)
+    given = sys.stdin.buffer.read() if str(source) == "-" else source
+    rows = pipeline.predict(_settings(), name, given, alias=alias)
     _emit({"predictions": rows}, as_json=as_json, text="\n".join(show_prediction(row) for row in rows))
 
 

@@ -78,6 +78,8 @@ def show_step(facts: dict[str, Any]) -> str:
 
 def show_prediction(row: dict[str, Any]) -> str:
     """A line of `predict`: the id, then the label and its probability, or what else the model says."""
+    if "conllu" in row:  # a file of its own form, for the next program
+        return str(row["conllu"]).rstrip("\n") + "\n"
     if "decision" in row:  # a face beside the first one; its embedding is for programs
         return f"{row['id']}\t{row['decision']}\t{row['score']:.4f}"
     if "nearest" in row:  # a word's; its vector is for programs
@@ -91,8 +93,10 @@ def show_prediction(row: dict[str, Any]) -> str:
 
 def _told(row: dict[str, Any]) -> list[str]:
     """The label of a row, or its several."""
+    from recaster.recipe.data import SEPARATOR
+
     label = row["label"]
-    return [label] if f"p_{label}" in row else label.split("|") if label else []
+    return [label] if f"p_{label}" in row else label.split(SEPARATOR) if label else []
 
 
 def _first_metric(metrics: dict[str, dict[str, float]]) -> str:

@@ -13,6 +13,7 @@ from recaster.core.errors import TrainingError
 from recaster.core.seeds import derive_seed
 from recaster.customization.base_bits import in_full
 from recaster.customization.distil import TEACHER
+from recaster.customization.freezing import freeze_parameters
 from recaster.customization.protocol import load_method
 
 
@@ -69,6 +70,7 @@ def load_trained(workload: ModelBuilder, plan: dict[str, Any], weights: Path) ->
 
     plan = in_full(plan)
     model = build_customized(workload, plan)
+    freeze_parameters(model, plan["train"]["freeze"])  # of these too the base has all there is
     missing, unexpected = model.load_state_dict(load_file(weights), strict=False)
     trained = {name for name, value in model.named_parameters() if value.requires_grad}
     shared = {name for name, _ in model.named_parameters(remove_duplicate=False)} - {

@@ -42,7 +42,7 @@ def split_labels(text: str | None) -> list[str]:
 def pattern(labels: Sequence[str]) -> str:
     """The regular expression of any of `labels`, one after another, or none."""
     one = "|".join(map(re.escape, labels))
-    return rf"^(?:(?:{one})(?:{re.escape(SEPARATOR)}(?:{one}))*)?$"
+    return rf"^(?:(?:{one})(?:{re.escape(SEPARATOR)}(?:{one}))*)?\Z"
 
 
 def find_rarest(targets: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -24,8 +24,10 @@ from recaster.data import (
     synthetic,
     synthetic_faces,
     synthetic_shapes,
+    synthetic_trees,
     synthetic_words,
     text_sources,
+    tree_sources,
 )
 from recaster.data.records import RawRecord
 from recaster.data.subset import thin
@@ -40,6 +42,7 @@ _BUILTIN: dict[str, tuple[str, Callable[[], Path], Callable[[], Iterator[RawReco
     "builtin:synthetic-sentences": ("words", synthetic_words.source_file, synthetic_words.make_sentences),
     "builtin:synthetic-word-pairs": ("words", synthetic_words.source_file, synthetic_words.make_pairs),
     "builtin:synthetic-notes": ("corpus", synthetic.source_file, synthetic.make_notes),
+    "builtin:synthetic-trees": ("trees", synthetic_trees.source_file, synthetic_trees.make_trees),
 }
 """Kind, the file whose content decides the records, and the records."""
 Reader = Callable[[Path], Iterator[RawRecord] | None]
@@ -50,6 +53,7 @@ _FORMS = {
     "chat": "a .jsonl or .jsonl.gz file of messages or turns",
     "words": "a .txt, .jsonl, .csv or .tsv file, one of these as .gz, or a folder of them",
     "corpus": "a .txt, .jsonl, .csv or .tsv file, one of these as .gz, or a folder of them",
+    "trees": "a .conllu file, also .gz, a folder of them, or to be parsed a .jsonl or .txt file",
 }
 
 
@@ -123,6 +127,8 @@ def _read_path(path: Path, data: DataSection, subset: Subset | None) -> Iterator
         read: Reader = partial(box_sources.read_boxes, shape=data.boxes, labels=data.labels)
     elif shape := data.corpus or data.words:
         read = partial(document_sources.read_documents, document=shape.document)
+    elif data.trees:
+        read = tree_sources.read_trees
     else:
         read = text_sources.read_texts if data.text else chat_sources.read_chats
     if (found := read(path)) is None:

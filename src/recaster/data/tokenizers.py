@@ -38,6 +38,11 @@ class Tokenizer:
         ids: list[int] = self._inner.encode(text, add_special_tokens=False).ids
         return ids
 
+    def show(self, token: int) -> str:
+        """What people see of a token; nothing of a special one."""
+        text: str = self._inner.decode([token])
+        return text
+
     def named(self, key: str) -> int | None:
         """The number of a special token by its key in tokenizer_config.json, such as `mask_token`."""
         names = [self._names.get(key), *_USUAL.get(key, ())]

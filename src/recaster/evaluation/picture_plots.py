@@ -8,56 +8,47 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recaster.evaluation.metrics import TOLD
+from recaster.evaluation.worst_errors import compare, find_worst
 
 _COLUMNS, _ROWS = 6, 4
 
 
 def plot_worst_errors(
+    *,
     load: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    explain: Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.float32]],
     probabilities: NDArray[np.float64],
     targets: NDArray[np.int64],
     labels: list[str],
     path: Path,
 ) -> None:
-    """Draw the wrongly labelled pictures whose own label was given the least probability, the worst first.
+    """Draw the wrongly answered pictures, the worst first, each beside where its answer comes from.
 
     Args:
         load: from row numbers, ascending, to pictures `(rows, height, width, channels)` in 0..1.
+        explain: from pictures and class numbers to maps `(rows, height, width)` in 0..1.
     """
     from matplotlib.figure import Figure
 
-    wrong, given = _find_errors(probabilities, targets)
-    worst = wrong[np.argsort(given, kind="stable")][: _COLUMNS * _ROWS]
+    worst, classes = find_worst(probabilities, targets, most=_COLUMNS * _ROWS)
     places = np.argsort(worst)
     pictures = load(worst[places])[np.argsort(places)]
-    figure = Figure(figsize=(1.5 * _COLUMNS, 1.9 * _ROWS), layout="constrained")
-    figure.suptitle(f"{len(wrong)} of {len(targets)} wrong: truth / guess and its probability")
-    for number, (row, picture) in enumerate(zip(worst.tolist(), pictures, strict=True)):
+    maps = explain(pictures, classes) if len(worst) else np.empty((0, 0, 0), dtype=np.float32)
+    figure = Figure(figsize=(2.4 * _COLUMNS, 1.8 * _ROWS), layout="constrained")
+    figure.suptitle("The worst errors: truth / answer and its probability; right, what the answer rests on")
+    for number, (row, picture, shown) in enumerate(zip(worst.tolist(), pictures, maps, strict=True)):
         axes = figure.add_subplot(_ROWS, _COLUMNS, number + 1)
-        grey = picture.shape[2] == 1
-        axes.imshow(picture[:, :, 0] if grey else picture, cmap="gray" if grey else None, vmin=0, vmax=1)
-        axes.set_title(_compare(probabilities[row], targets[row], labels), fontsize=8)
+        colour = np.repeat(picture, 3 // picture.shape[2], axis=2)
+        gap = np.ones((len(colour), max(1, colour.shape[1] // 16), 3), dtype=np.float32)
+        axes.imshow(np.concatenate([colour, gap, _overlay(colour, shown)], axis=1), vmin=0, vmax=1)
+        axes.set_title(compare(probabilities[row], targets[row], labels), fontsize=8)
         axes.axis("off")
     figure.savefig(path, dpi=110)
 
 
-def _find_errors(
-    probabilities: NDArray[np.float64], targets: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Numbers of the rows with a wrong answer, and the probability that each gave to its right one."""
-    if targets.ndim == 2:
-        right = np.where(targets > 0, probabilities, 1 - probabilities)
-        wrong = np.flatnonzero(((probabilities >= TOLD) != (targets > 0)).any(1))
-        return wrong, right[wrong].prod(1)
-    wrong = np.flatnonzero(probabilities.argmax(1) != targets)
-    return wrong, probabilities[wrong, targets[wrong]]
-
-
-def _compare(probabilities: NDArray[np.float64], target: NDArray[np.int64], labels: list[str]) -> str:
-    """What a row is, and what is told of it; of several labels the names alone."""
-    if target.ndim:
-        has, told = (np.flatnonzero(given).tolist() for given in (target, probabilities >= TOLD))
-        return " /\n".join(", ".join(labels[number] for number in given) or "none" for given in (has, told))
-    guess = int(probabilities.argmax())
-    return f"{labels[int(target)]} /\n{labels[guess]} {probabilities[guess]:.2f}"
+def _overlay(picture: NDArray[np.float32], shown: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A grey picture, `(height, width, 3)`, made red where `shown` is high."""
+    grey = np.repeat(picture.mean(2, keepdims=True), 3, axis=2)
+    share = 0.7 * shown[:, :, None]
+    red: NDArray[np.float32] = (1 - share) * grey + share * np.array([1, 0, 0], dtype=np.float32)
+    return red

@@ -37,6 +37,8 @@ _USES = {
     "faces": "Compares faces: vectors of one person are near, those of two are far. It knows no names.",
     "boxes": "Finds things with these labels in a picture, each with its box: {labels}.",
     "chat": "Answers the last turn of a conversation.",
+    "trees": "Says of each word of a text on which word it depends, by which relation, its parts of speech, "
+    "features and lemma, in CoNLL-U.",
     "corpus": "Foresees text like that of its data: a start for models of other tasks.",
     "words": "Gives words vectors that are near for words used alike, as a start for other models.",
 }
@@ -55,6 +57,17 @@ _ASKING = {"boxes": "boxes = model.eval().detect(pictures, overlap=0.6, least_sc
 """How a model of its own code is asked, where a plain call gives what only training wants."""
 
 
+_PARSING = [
+    "import json, os, safetensors.torch, tokenizers, modeling  # the folder's file: it imports torch alone",
+    'names = ("config", "vocabulary", "preprocessing")',
+    'told, words, about = (json.load(open(f"{name}.json")) for name in names)',
+    'cut = tokenizers.Tokenizer.from_file("tokenizer.json") if os.path.exists("tokenizer.json") else None',
+    "pieces = (lambda form: cut.encode(form, add_special_tokens=False).ids) if cut else None",
+    'parser = modeling.assemble(told["arguments"], words, about, pieces=pieces)',
+    'parser.model.load_state_dict(safetensors.torch.load_file("model.safetensors"))',
+    'parser.segmenter.load_state_dict(safetensors.torch.load_file("segmenter.safetensors"))',
+    'print(parser.parse("A text, or sentences in CoNLL-U."))',
+]
 _WORDS_CODE = [
     "import json, safetensors.torch, modeling  # the folder's own file, which imports torch alone",
     'told = json.load(open("config.json"))',
@@ -225,7 +238,9 @@ def _use(recipe: Recipe) -> list[str]:
 
 def _loading(artifact: Path, recipe: Recipe) -> list[str]:
     """How to read the folder without Recaster."""
-    if recipe.data.words:
+    if recipe.data.trees:
+        code = _PARSING
+    elif recipe.data.words:
         code = _WORDS_CODE
     elif (artifact / "modeling.py").exists():
         code = [
@@ -324,6 +339,11 @@ def _limits(recipe: Recipe) -> list[str]:
     lines.append("Measured on records of the same source as the training data; no claim is made for others.")
     if recipe.data.text:
         lines.append(f"Texts are cut after {recipe.data.text.max_tokens} tokens.")
+    if recipe.data.trees:
+        lines.append(
+            "It gives any input a tree, whether that is a sentence of its language or not, and it has the "
+            "treebank's genres, conventions and biases."
+        )
     if recipe.data.labels:
         given = "any number" if recipe.data.several_labels else "one"
         lines.append(f"It knows no other labels, and gives {given} of these to any input.")

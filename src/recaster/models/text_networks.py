@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recaster.models.reversed_rows import take_places, turn_around
+
 _WIDTHS, _FILTERS = (3, 4, 5), 100
 """Tokens that a filter spans, and filters of each width (Kim 2014)."""
 
@@ -117,28 +119,17 @@ class Recurrent(nn.Module):
 
     def forward(self, vectors: Tensor, counted: Tensor) -> Tensor:
         """`(rows, 2 x width)` of `vectors` `(rows, tokens, width)`, of which `counted` are real."""
-        turned = _turn_around(counted)
+        turned = turn_around(counted)
         states = vectors
         for onward, backward in zip(self.onward, self.backward_, strict=True):
             states = self.dropout(states)
             there = onward(states)[0]
             # The real tokens in reverse, so that what fills up still comes last.
-            back = backward(_take(states, turned))[0]
-            states = torch.cat([there, _take(back, turned)], 2)
+            back = backward(take_places(states, turned))[0]
+            states = torch.cat([there, take_places(back, turned)], 2)
         scores = self.attend(states)[..., 0].masked_fill(~counted, float(torch.finfo(states.dtype).min))
         features: Tensor = self.dropout((scores.softmax(1)[..., None] * states).sum(1))
         return features
-
-
-def _turn_around(counted: Tensor) -> Tensor:
-    """For each row the places of its real tokens in reverse, then the others, `(rows, tokens)`."""
-    places = torch.arange(counted.shape[1], device=counted.device)
-    lengths = counted.sum(1, keepdim=True)
-    return torch.where(counted, lengths - 1 - places, places)
-
-
-def _take(states: Tensor, places: Tensor) -> Tensor:
-    return states.gather(1, places[..., None].expand(-1, -1, states.shape[2]))
 
 
 def build_model(

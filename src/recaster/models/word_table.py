@@ -3,7 +3,7 @@
 This file imports only torch: a copy of it travels with every exported model as `modeling.py`.
 
     New York's café  →  new york's café  →  new_york's café   (with that phrase)  →  a vector each
-    pieces of where  →  <wh whe her ere re> <whe … where>    each with the vector of its hash
+    pieces of pump   →  <pu pum ump mp> <pum … pump>         each with the vector of its hash
 """
 
 from __future__ import annotations

@@ -197,7 +197,7 @@ def evaluate_artifact(
         untuned: the same of the model's base, to be told beside it.
     """
     from recaster.evaluation.metrics import measure
-    from recaster.workloads.protocol import Generative, Inspected
+    from recaster.workloads.protocol import Explained, Generative
 
     section, workload = cast.recipe.evaluate, cast.workload
 
@@ -218,10 +218,17 @@ def evaluate_artifact(
         measured = measure(predictions, targets, workload.metrics(section), section)
         facts = {"metrics": measured, "rows": len(targets)}
         tables = workload.report(cast.recipe, predictions, targets, prepared.path, folder)
+        if isinstance(workload, Explained):
+            tables |= workload.explain(
+                artifact,
+                cast.recipe,
+                predictions=predictions,
+                targets=targets,
+                prepared=prepared.path,
+                folder=folder,
+            )
         if isinstance(workload, Generative):
             tables |= workload.write_samples(artifact, prepared.path, cast.recipe)
-        if isinstance(workload, Inspected):
-            tables |= workload.inspect(artifact, prepared.path, cast.recipe, folder)
         if untuned:
             facts["untuned"] = untuned.facts["metrics"]
         write_json(folder / "metrics.json", {**facts, **tables})

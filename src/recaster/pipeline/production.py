@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from recaster.core.errors import DataError, RecipeError
 from recaster.core.files import read_json
 from recaster.core.settings import Settings
+from recaster.pipeline.given_text import write_given
 
 if TYPE_CHECKING:
     from recaster.data.records import RawRecord
     from recaster.models.replies import ChatVoice
     from recaster.recipe.data import BoxShape, DataSection
+    from recaster.recipe.trees import TreeShape
 
 _DESCRIBED = "preprocessing.json"
 
@@ -55,21 +58,39 @@ def roll_back_champion(settings: Settings, name: str) -> dict[str, Any]:
         return {"name": name, **asdict(roll_back(open_tracking(settings), name))}
 
 
-def predict(settings: Settings, name: str, source: Path, *, alias: str = "champion") -> list[dict[str, Any]]:
+def predict(
+    settings: Settings, name: str, source: Path | bytes, *, alias: str = "champion"
+) -> list[dict[str, Any]]:
     """Labels and probabilities, or replies, for the records in `source`, by the version that `alias` names.
 
     Boxes are in the pixels of each picture as it is shown, whatever size the model sees.
 
+    Args:
+        source: a file or folder, or what came through standard input.
+
     Raises:
         DataError: a record cannot be read; nothing is predicted then.
     """
-    from recaster.data.sources import read_records
-    from recaster.recipe.data import DataSection
     from recaster.registry.versions import load_model
     from recaster.tracking.runs import open_tracking, service_errors
 
     with service_errors(settings.tracking_uri):
         model, described = load_model(open_tracking(settings), name, alias)
+    if isinstance(source, bytes):
+        with tempfile.TemporaryDirectory() as folder:
+            return _answer(settings, model, described, write_given(source, described["kind"], Path(folder)))
+    return _answer(settings, model, described, source)
+
+
+def _answer(settings: Settings, model: Any, described: dict[str, Any], source: Path) -> list[dict[str, Any]]:
+    """What `model` says of the records at `source`.
+
+    Args:
+        described: the artifact's preprocessing.json.
+    """
+    from recaster.data.sources import read_records
+    from recaster.recipe.data import DataSection
+
     kind = described["kind"]
     shape = {key: value for key, value in described.items() if key not in ("kind", "several_labels")}
     section = DataSection.model_validate({"source": str(source.resolve()), "licence": "-", kind: shape})
@@ -143,6 +164,8 @@ def _to_input(records: list[RawRecord], section: DataSection) -> Any:
 
         if section.chat:
             return pd.DataFrame({"messages": [_to_question(record) for record in records]})
+        if section.trees:
+            _check_lengths(records, section.trees)
         return pd.DataFrame({"text": [record.text for record in records]})
     import numpy as np
 
@@ -156,6 +179,22 @@ def _to_input(records: list[RawRecord], section: DataSection) -> Any:
             repair=f"bring it to (height, width, channels) {shape}",
         )
     return np.stack(pixels).astype(np.float32)
+
+
+def _check_lengths(records: list[RawRecord], shape: TreeShape) -> None:
+    """Refuse sentences in CoNLL-U that are too long; raw text is cut."""
+    from recaster.models.conllu import is_conllu, parse_sentence
+
+    for record in records:
+        if not is_conllu(record.text or ""):
+            continue
+        if (words := len(parse_sentence(record.text or "").words)) > shape.max_words:
+            raise DataError(
+                "A sentence is longer than the model takes.",
+                where=record.where,
+                value=f"{words} words",
+                repair=f"cut it to {shape.max_words}, or train with a larger data.trees.max_words",
+            )
 
 
 def _to_question(record: RawRecord) -> list[dict[str, str]]:

@@ -66,6 +66,7 @@ def register(  # noqa: PLR0917 - one reference from each step
             metrics={name: entry["value"] for name, entry in evaluation.facts["metrics"].items()},
             files=[
                 *sorted(evaluation.path.glob("*.png")),
+                *sorted(evaluation.path.glob("*.html")),
                 evaluation.path / "metrics.json",
                 validation.path / "report.md",
             ],

@@ -14,10 +14,12 @@ from recaster.recipe.communication import CommunicationSection
 from recaster.recipe.customize import CustomizeSection
 from recaster.recipe.data import ContractSection, DataSection, SplitSection
 from recaster.recipe.distributed import DistributedSection
+from recaster.recipe.label_rules import check_class_weights, check_metrics, check_several_labels
 from recaster.recipe.search import SearchSection
 from recaster.recipe.section import Fraction, Section, Seed
 from recaster.recipe.training import FACE_LOSSES, TrainSection
-from recaster.recipe.words import Subwords, what_is_wrong_with_vectors, what_is_wrong_with_words
+from recaster.recipe.trees import check_trees
+from recaster.recipe.words import Subwords, check_vectors, check_words
 
 METRICS = {
     "accuracy": "higher",
@@ -41,18 +43,19 @@ METRICS = {
     "rank5": "higher",
     "ap50": "higher",
     "mean_average_precision": "higher",
+    "uas": "higher",
+    "las": "higher",
+    "clas": "higher",
+    "upos_accuracy": "higher",
+    "xpos_accuracy": "higher",
+    "features_accuracy": "higher",
+    "lemma_accuracy": "higher",
     "spearman": "higher",
     "coverage": "higher",
 }
 """Every metric that a gate can name, and which direction is better."""
 FACES = "face-recognition"
 """The workload whose splits share no person."""
-OF_SEVERAL_LABELS = ("micro_f1", "macro_average_precision")
-"""Metrics that only say something of records with several labels."""
-LABELLED = ("image-classification", "text-classification")
-"""Workloads whose records have labels as a whole."""
-LEAST_CLASSES = {"top5_accuracy": 6}
-"""Metrics that say nothing of fewer classes."""
 
 
 def _known_metric(name: str) -> str:
@@ -86,13 +89,16 @@ class ModelSection(Section):
     efficientnet-lite0 those before its head, with a base too."""
     embedding: int = Field(default=128, ge=8, le=2048)
     """Numbers in a face's embedding; of face-recognition."""
+    biaffine: int = Field(default=256, ge=8, le=2048)
+    """Of dependency-parsing: width of what a word is as a head or a dependent; for relations half of it."""
+    first_piece: bool = False
+    """Of dependency-parsing: a word of an open encoder is its first piece; else the mean of its pieces."""
     subwords: Subwords | None = None
     """Of word-embedding; without it a word's vector is its own alone."""
     input_size: int | None = Field(default=None, ge=32, le=1024)
     """Pixels a side to which mobilenet-v2 and efficientnet-lite0 scale their pictures; without it they go
     in as they are. Small pictures are better enlarged: these networks divide their sides by 32. Models of
     transformers say it themselves."""
-
     vectors: str | None = None
     """Word vectors with which the table of kim-cnn, lstm and gru begins: `path:` and a file of word2vec or
     GloVe (text, binary, .gz), or `path:` or `models:/` and a model of word-embedding. Words that they lack
@@ -105,8 +111,7 @@ class ModelSection(Section):
 
     @model_validator(mode="after")
     def _vectors_apply(self) -> ModelSection:
-        if told := what_is_wrong_with_vectors(self):
-            raise ValueError(told)
+        check_vectors(self)
         return self
 
     @property
@@ -261,50 +266,17 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def _words_are_told_apart(self) -> Recipe:
-        if told := what_is_wrong_with_words(self):
-            raise ValueError(told)
+    def _language_fits_the_rest(self) -> Recipe:
+        check_trees(self)
+        check_words(self)
         return self
 
     @model_validator(mode="after")
-    def _several_labels_have_their_loss(self) -> Recipe:
-        several, name = self.data.several_labels, self.train.loss.name
-        if several and self.workload not in LABELLED:
-            raise ValueError(f"data.several_labels is for {' and '.join(LABELLED)}; remove it")
-        if several != (name == "binary-cross-entropy"):
-            told = "needs train.loss binary-cross-entropy" if several else "is not set, for which it is"
-            raise ValueError(f"data.several_labels {told}; train.loss is {name}")
-        if several and (self.customize.method == "distil" or self.train.loss.consistency):
-            raise ValueError(
-                "customize.method distil and train.loss.consistency compare probabilities of which one label "
-                "is right; remove them, or data.several_labels"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _class_weights_fit_labels(self) -> Recipe:
-        weights = self.train.loss.class_weights
-        if weights is not None and self.workload not in LABELLED:
-            raise ValueError(f"train.loss.class_weights is for {' and '.join(LABELLED)}; remove it")
-        if isinstance(weights, list) and len(weights) != len(self.data.labels):
-            raise ValueError(
-                f"train.loss.class_weights has {len(weights)} numbers for {len(self.data.labels)} labels; "
-                "give one for each, in their order"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _metrics_fit_labels(self) -> Recipe:
-        for metric in (*(bar.metric for bar in self.gate.bars), self.gate.champion.metric):
-            if metric in OF_SEVERAL_LABELS and not self.data.several_labels:
-                raise ValueError(f"{metric} is of records with several labels; use macro_f1 or accuracy")
-            if metric == "top5_accuracy" and self.data.several_labels:
-                raise ValueError(f"{metric} is of records with one label; use macro_average_precision")
-            least = LEAST_CLASSES.get(metric, 0)
-            if len(self.data.labels) < least:
-                raise ValueError(
-                    f"{metric} needs {least} labels, and data.labels has {len(self.data.labels)}"
-                )
+    def _labels_fit_the_rest(self) -> Recipe:
+        data, loss = self.data, self.train.loss
+        check_several_labels(self.workload, data, loss, self.customize)
+        check_class_weights(self.workload, data, loss)
+        check_metrics((*(bar.metric for bar in self.gate.bars), self.gate.champion.metric), data)
         return self
 
     @model_validator(mode="after")

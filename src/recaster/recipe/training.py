@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from recaster.recipe.section import Section, Seed
+from recaster.recipe.trees import ParsingWeights
 from recaster.recipe.words import Contexts
 
 _OPTIMIZER_OPTIONS: dict[str, frozenset[str]] = {
@@ -177,6 +178,8 @@ class Loss(Section):
     """Share of the target's probability that is spread over all classes; of cross-entropy."""
     gamma: float = Field(default=2.0, ge=0)
     """How much less an easy target counts; of focal."""
+    weights: ParsingWeights = ParsingWeights()
+    """Of dependency-parsing."""
     class_weights: Literal["balanced"] | list[float] | None = None
     """How much a row counts by its label: a number for each of data.labels, or balanced, the inverse of the
     label's share of the training split, 1 on average. Of binary-cross-entropy it weighs the label's presence

@@ -93,8 +93,12 @@ class Contexts(Section):
     """Random words are drawn in proportion to their counts to the power of this."""
 
 
-def what_is_wrong_with_words(recipe: Recipe) -> str | None:
-    """Which options do nothing for the recipe's workload, or do not go together with words; or None."""
+def check_words(recipe: Recipe) -> None:
+    """Each option does something for the recipe's workload, and goes together with words.
+
+    Raises:
+        ValueError: what does not, and the repair.
+    """
     optimizer = recipe.train.optimizer.name
     given = {
         "train.contexts": recipe.train.contexts.changed(),
@@ -102,37 +106,39 @@ def what_is_wrong_with_words(recipe: Recipe) -> str | None:
         "train.optimizer.name: lazy-adam": optimizer == "lazy-adam",
     }
     if recipe.workload != WORDS:
-        misplaced = [key for key, value in given.items() if value]
-        told = (
-            f"{misplaced[0]} belongs to workload {WORDS}, not {recipe.workload}; remove it"
-            if misplaced
-            else ""
-        )
-        return told or None
+        for key, value in given.items():
+            if value:
+                raise ValueError(f"{key} belongs to workload {WORDS}, not {recipe.workload}; remove it")
+        return
     if recipe.data.published_splits.test is None:
-        return (
+        raise ValueError(
             f"workload {WORDS} is measured on pairs of words whose likeness people have judged; name a file "
             "or folder of such lines (word word score) in data.published_splits.test"
         )
     if recipe.train.loss.changed() or recipe.customize.method != "full":
-        return f"workload {WORDS} trains with customize.method full and without a section train.loss"
+        raise ValueError(f"workload {WORDS} trains with customize.method full and without train.loss")
     near = recipe.distributed.strategy in ("single", "ddp") and recipe.communication.scheme == "allreduce"
     if optimizer == "lazy-adam" and not near:
-        return "lazy-adam needs strategy single or ddp, with communication allreduce; use adam elsewhere"
-    return None
+        raise ValueError(
+            "lazy-adam needs strategy single or ddp, with communication allreduce; use adam elsewhere"
+        )
 
 
-def what_is_wrong_with_vectors(model: ModelSection) -> str | None:
-    """Why the section's word vectors are for another model, or its options for no vectors; or None."""
+def check_vectors(model: ModelSection) -> None:
+    """The section's word vectors are for such a model, and its options are for vectors.
+
+    Raises:
+        ValueError: what does not go together, and the repair.
+    """
     if model.vectors is None:
-        given = model.changed() & {"vectors_licence", "vectors_mode"}
-        return f"{min(given)} belongs to model.vectors; name these, or remove it" if given else None
+        if given := model.changed() & {"vectors_licence", "vectors_mode"}:
+            raise ValueError(f"{min(given)} belongs to model.vectors; name these, or remove it")
+        return
     name = model.base.removeprefix("scratch:")
     if not model.from_scratch or name not in WORD_NETWORKS:
         fit = ", ".join(f"scratch:{one}" for one in WORD_NETWORKS)
-        return f"vectors belong to {fit}, not {model.base}; remove them"
+        raise ValueError(f"vectors belong to {fit}, not {model.base}; remove them")
     if not model.vectors.startswith(("path:", "models:")):
-        return f"vectors {model.vectors!r} are neither path: nor models:/"
+        raise ValueError(f"vectors {model.vectors!r} are neither path: nor models:/; put one before it")
     if model.vectors_mode == "multichannel" and name != WORD_NETWORKS[0]:
-        return f"vectors_mode multichannel belongs to kim-cnn, not {name}; use tuned or static"
-    return None
+        raise ValueError(f"vectors_mode multichannel belongs to kim-cnn, not {name}; use tuned or static")

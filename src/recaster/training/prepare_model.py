@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from recaster.core.errors import RecipeError
+from recaster.customization.freezing import freeze_parameters
 from recaster.distributed.strategies.share import list_blocks
 
 
@@ -29,22 +29,6 @@ def prepare_model(model: nn.Module, train: Mapping[str, Any]) -> None:
         _recompute_blocks(model)
     if train["compile"]:
         model.compile()
-
-
-def freeze_parameters(model: nn.Module, patterns: Sequence[str]) -> None:
-    """Take the parameters whose names match one of `patterns` out of training."""
-    names = [name for name, _ in model.named_parameters()]
-    for pattern in patterns:
-        found = [name for name in names if fnmatchcase(name, pattern)]
-        if not found:
-            raise RecipeError(
-                "This pattern names no parameter.",
-                where="train.freeze",
-                value=pattern,
-                repair=f"parameters are named like {', '.join(names[:3])}",
-            )
-        for name in found:
-            model.get_parameter(name).requires_grad_(False)
 
 
 def _recompute_blocks(model: nn.Module) -> None:

@@ -21,6 +21,7 @@ from recaster.core.errors import RecipeError
 from recaster.core.files import read_json, write_json
 from recaster.core.hashing import hash_file
 from recaster.customization.build import build_customized, count_parameters, rests_on_base
+from recaster.customization.freezing import freeze_parameters
 from recaster.customization.probe import FeatureSet
 from recaster.customization.protocol import load_method
 from recaster.distributed.buffers import share_buffers
@@ -40,7 +41,7 @@ from recaster.training.journal import JOURNAL, open_journal, read_journal, write
 from recaster.training.loop import StepReport, TrainState, check_finite, train_steps
 from recaster.training.memory_limit import memory_limit
 from recaster.training.optimizers import build_optimizers, list_layers, unfreezing_steps
-from recaster.training.prepare_model import freeze_parameters, prepare_model
+from recaster.training.prepare_model import prepare_model
 from recaster.training.records import StepWindow, measure_validation
 from recaster.training.sampler import Sampler
 from recaster.training.saver import Saver, save_tensors

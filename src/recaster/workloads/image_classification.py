@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from recaster.core.files import write_json
+from recaster.core.files import read_json, write_json
 from recaster.data.augmentation import Augmentation
 from recaster.data.labels import count_labels, find_rarest, number_labels
 from recaster.data.picture_set import PictureSet
@@ -184,22 +184,43 @@ class ImageClassification:
         recipe: Recipe,
         predictions: NDArray[np.float64],
         targets: NDArray[np.int64],
+        prepared: Path,  # noqa: ARG002
+        folder: Path,
+    ) -> dict[str, Any]:
+        """Confusion and reliability, and a row a class."""
+        from recaster.evaluation.classification_report import report_classes
+
+        return report_classes(recipe, predictions, targets, folder)
+
+    def explain(
+        self,
+        artifact: Path,
+        recipe: Recipe,  # noqa: ARG002
+        *,
+        predictions: NDArray[np.float64],
+        targets: NDArray[np.int64],
         prepared: Path,
         folder: Path,
     ) -> dict[str, Any]:
-        """Confusion and reliability, the worst errors as pictures, and a row a class."""
-        from recaster.evaluation.classification_report import report_classes
+        """The worst errors as pictures, each beside where its answer comes from."""
+        from recaster.evaluation.explain import map_activation
         from recaster.evaluation.picture_plots import plot_worst_errors
 
-        shard = read_shard(prepared, "test")
+        model, shard = load_picture_model(artifact).eval(), read_shard(prepared, "test")
+
+        def explain(pictures: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.float32]:
+            images = torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)))
+            return map_activation(model, images, torch.from_numpy(classes)).numpy()
+
         plot_worst_errors(
-            lambda rows: shard.scaled(rows).transpose(0, 2, 3, 1),
-            predictions,
-            targets,
-            recipe.data.labels,
-            folder / "worst_errors.png",
+            load=lambda rows: shard.scaled(rows).transpose(0, 2, 3, 1),
+            explain=explain,
+            probabilities=predictions,
+            targets=targets,
+            labels=read_json(prepared / "splits.json")["labels"],
+            path=folder / "worst_errors.png",
         )
-        return report_classes(recipe, predictions, targets, folder)
+        return {}
 
 
 def _shape(recipe: Recipe) -> ImageShape:

@@ -86,8 +86,22 @@ class Generative(Protocol):
 
 
 @runtime_checkable
-class Inspected(Protocol):
-    """A workload of which people look at the model itself, beside its answers to the held-out split."""
+class Explained(Protocol):
+    """A workload that shows what its models' answers rest on."""
 
-    def inspect(self, artifact: Path, prepared: Path, recipe: Recipe, folder: Path) -> dict[str, Any]:
-        """Draw plots of the exported model into `folder`; return tables that belong beside the metrics."""
+    def explain(
+        self,
+        artifact: Path,
+        recipe: Recipe,
+        *,
+        predictions: NDArray[np.float64],
+        targets: NDArray[Any],
+        prepared: Path,
+        folder: Path,
+    ) -> dict[str, Any]:
+        """Write pictures or pages of the exported model itself into `folder`, such as of its worst errors;
+        return tables that belong beside the metrics.
+
+        Args:
+            prepared: whose test split the predictions are of.
+        """

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from recaster.workloads.protocol import MetricFunction
 
 _BATCH_ROWS = 64
+_WORST = 24
+"""Errors that are explained."""
 _TOKENIZER = "tokenizer"
 """Folder of the prepared data with the tokenizer's files."""
 _NETWORKS = ("kim-cnn", "lstm", "gru")
@@ -239,6 +241,38 @@ class TextClassification:
         from recaster.evaluation.classification_report import report_classes
 
         return report_classes(recipe, predictions, targets, folder)
+
+    def explain(
+        self,
+        artifact: Path,
+        recipe: Recipe,  # noqa: ARG002
+        *,
+        predictions: NDArray[np.float64],
+        targets: NDArray[np.int64],
+        prepared: Path,
+        folder: Path,
+    ) -> dict[str, Any]:
+        """A page of the worst errors, with what each token did for the answer."""
+        from recaster.data.tokenizers import open_tokenizer
+        from recaster.evaluation.explain import attribute_tokens
+        from recaster.evaluation.worst_errors import find_worst, name_both, write_texts
+
+        shard, about = read_token_shard(prepared, "test"), read_json(prepared / "splits.json")
+        padding, labels = about["padding"], about["labels"]
+        model, tokenizer = _open_artifact(artifact, padding).eval(), open_tokenizer(artifact)
+        worst, classes = find_worst(predictions, targets, most=_WORST)
+        told = []
+        for row, number in zip(worst.tolist(), classes.tolist(), strict=True):
+            tokens = shard.padded(np.array([row]), padding)
+            each = attribute_tokens(model, torch.from_numpy(tokens), torch.tensor([number]))[0]
+            words = [tokenizer.show(token) for token in tokens[0].tolist()]
+            seen = [number for number, word in enumerate(words) if word]
+            shares = each[seen] / each[seen].abs().max().clamp(min=1e-12) if seen else each[seen]
+            truth, answer = name_both(predictions[row], targets[row], labels)
+            pairs = list(zip([words[number] for number in seen], shares.tolist(), strict=True))
+            told.append({"truth": truth, "answer": answer, "tokens": pairs})
+        write_texts(told, folder / "worst_errors.html")
+        return {}
 
 
 def _vector_arguments(base: Path, plan: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:

@@ -177,7 +177,7 @@ class WordEmbedding:
         predictions: NDArray[np.float64],
         targets: NDArray[np.float64],
         prepared: Path,
-        folder: Path,  # noqa: ARG002 - the map is of the vectors, which `inspect` has
+        folder: Path,  # noqa: ARG002 - `explain` draws the vectors
     ) -> dict[str, Any]:
         """A row a set of pairs."""
         from recaster.evaluation.word_report import report_sets
@@ -185,7 +185,16 @@ class WordEmbedding:
         names = _set_names(read_json(prepared / _PAIRS)["pairs"])
         return {"sets": report_sets(predictions, targets, names)}
 
-    def inspect(self, artifact: Path, prepared: Path, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    def explain(
+        self,
+        artifact: Path,
+        recipe: Recipe,
+        *,
+        predictions: NDArray[np.float64],  # noqa: ARG002 - it is of the vectors, whatever pairs are judged
+        targets: NDArray[np.float64],  # noqa: ARG002
+        prepared: Path,
+        folder: Path,
+    ) -> dict[str, Any]:
         """Analogies and neighbours, and a map of words."""
         from recaster.evaluation.word_report import list_neighbours, plot_map, solve_analogies
         from recaster.models.word_vectors import open_lexicon
