@@ -108,7 +108,8 @@ def test_documents_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "z.txt").write_bytes(b"fine\nb\xffroken\n")
     (tmp_path / "a.jsonl").write_text('{"text": "first", "label": "x"}\n{"txt": 1}\n')
-    (tmp_path / "picture.png").write_bytes(b"not read")
+    for name in ("picture.png", "README.md"):  # .md is no language, as .en is
+        (tmp_path / name).write_bytes(b"not read")
     found = list(read_documents(tmp_path, document="line") or ())
     assert [record.id for record in found] == [
         "a.jsonl/a.jsonl:1",
