@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from recaster.cli.main import app
 from recaster.recipe import (
+    adversary,
     communication,
     customize,
     data,
@@ -118,7 +119,7 @@ def _own_meanings(kind: type) -> dict[str, str]:
 
 
 def _find_section(name: str) -> type:
-    places = (schema, customize, data, training, distributed, communication, search, trees, words)
+    places = (schema, customize, data, training, adversary, distributed, communication, search, trees, words)
     return next(getattr(place, name) for place in places if hasattr(place, name))
 
 

@@ -31,7 +31,7 @@ from recaster.pipeline.inputs import training_plan
 from recaster.recipe.load import load_recipe
 from recaster.tracking.runs import open_tracking
 from recaster.training.journal import read_journal
-from recaster.workloads.protocol import Workload
+from recaster.workloads.protocol import Illustrated, Workload
 from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -154,9 +154,10 @@ def _stack(first: torch.Tensor, second: torch.Tensor, whole: torch.Tensor) -> to
 
 
 def test_it_trains(examined: Examined) -> None:
-    losses = [
-        r["loss"] for r in read_journal(examined.step("train") / "journal.jsonl") if r["kind"] == "train"
-    ]
+    journal = read_journal(examined.step("train") / "journal.jsonl")
+    # No loss of a game need fall: there it is the distance to the held-out records.
+    kind = "validation" if any("generator_loss" in record for record in journal) else "train"
+    losses = [record["loss"] for record in journal if record["kind"] == kind]
     assert all(math.isfinite(loss) for loss in losses)
     quarter = len(losses) // 4
     assert np.mean(losses[-quarter:]) < 0.7 * np.mean(losses[:quarter])
@@ -222,8 +223,13 @@ def test_it_exports_an_open_artifact(examined: Examined) -> None:
 
 
 def test_it_answers_new_records(examined: Examined, tmp_path: Path) -> None:
-    """`predict` reads records as their owners write them, in a file of their own."""
+    """`predict` reads records as their owners write them, in a file of their own; `sample` needs none."""
     cast = examined.cast
+    if isinstance(cast.workload, Illustrated):
+        sheet = tmp_path / "sheet.png"
+        made = pipeline.sample(cast.settings, cast.recipe.name, sheet, count=3, seed=1)
+        assert len(made) == 3 and sheet.stat().st_size > 0
+        return
     records = read_accepted(examined.step("snapshot"), np.arange(3))
     source = tmp_path / "new.jsonl"
     source.write_text("".join(json.dumps(_to_line(record, cast.workload.kind)) + "\n" for record in records))

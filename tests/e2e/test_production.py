@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,8 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT, SMALL, Command
-from tests.faults.processes import RUN, await_true, free_port, signal_family, start_cast
+from tests.e2e.model_server import serve_model
+from tests.faults.processes import RUN, await_true, start_cast
 
 _OPEN_GATE = ("gate.bars.0.min=0.05", "gate.bars.1.max=10.0")
 
@@ -75,41 +75,13 @@ def test_mlflow_serves_the_champion(project: Path, tmp_path: Path) -> None:
     cast = start_cast(project, *SMALL, *_OPEN_GATE, code=RUN)
     _, told = cast.communicate(timeout=200)
     assert cast.returncode == 0, told
-    steps, port = project / ".recaster" / "steps", free_port()
+    steps = project / ".recaster" / "steps"
     images = (
         np.load(next((steps / "prepare").glob("*/test.images.npy"))).transpose(0, 2, 3, 1).astype(np.float32)
     )
     wanted = np.load(next((steps / "evaluate").glob("*/predictions.npy")))
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    uri = f"sqlite:///{project}/.recaster/mlflow/mlflow.db"
-    server = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/digits@champion"),
-            *("--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)),
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "PATH": path, "MLFLOW_TRACKING_URI": uri},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        address = f"http://127.0.0.1:{port}"
-
-        def answers() -> bool:
-            assert server.poll() is None, "the model server ended"
-            try:
-                return bool(urllib.request.urlopen(f"{address}/ping", timeout=2).status == 200)
-            except OSError:
-                return False
-
-        await_true(answers, seconds=120, what="the model server answers")
-        body = json.dumps({"instances": images[:50].tolist()}).encode()
-        request = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as response:
-            rows = json.load(response)["predictions"]
-    finally:
-        signal_family(psutil.Process(server.pid), 15)
-        server.wait(30)
+    with serve_model(project, "models:/digits@champion", tmp_path) as ask:
+        rows = ask({"instances": images[:50].tolist()})
     told = np.array([[row[f"p_{label}"] for label in range(10)] for row in rows])
     np.testing.assert_allclose(told, wanted[:50], atol=1e-6)
     assert [row["label"] for row in rows] == [str(number) for number in wanted[:50].argmax(1)]

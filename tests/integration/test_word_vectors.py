@@ -115,7 +115,9 @@ def test_a_classifier_begins_with_vectors_of_a_file(mode: str, tmp_path: Path, v
     _, given = read_vectors(vectors, wanted=set(known))
     np.testing.assert_allclose(start.vectors.weight[list(known.values())].detach(), given)
     rest = [number for number in vocabulary.values() if number not in known.values()]
-    assert float(start.vectors.weight[rest].detach().var()) == pytest.approx(float(given.var(ddof=1)), rel=0.2)
+    assert float(start.vectors.weight[rest].detach().var()) == pytest.approx(
+        float(given.var(ddof=1)), rel=0.2
+    )
     trained = pipeline.run_to(cast, "train", SilentReporter())
     after: Any = load_trained(cast.workload, plan, trained.path / "weights.safetensors")
     still = after.vectors if mode == "static" else after.fixed

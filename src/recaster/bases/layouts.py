@@ -33,6 +33,8 @@ from recaster.core.files import write_json
 Kind = Literal["transformers", "torch", "vectors"]
 Place = Callable[[Path, Path], None]
 WEIGHTS = "model.safetensors"
+COMPANIONS = ("discriminator.safetensors",)
+"""Weights of a second network that an artifact of ours has beside the model's, to train both further."""
 
 
 def move_file(source: Path, target: Path) -> None:
@@ -81,7 +83,7 @@ def arrange(
         _place_all(raw, beside, folder, place)
         return _finish_transformers(folder)
     if config is not None:
-        _place_all(raw, beside, folder, place)
+        _place_all(raw, [*beside, *_companions(raw, names)], folder, place)
         read_tensors(folder)
         return "torch", check_configuration(config, raw / "config.json")
     tensors = read_tensors(folder)
@@ -90,6 +92,13 @@ def arrange(
     found = recognise_state(tensors, folder / WEIGHTS)
     write_json(folder / "config.json", found)
     return "torch", str(found["architecture"])
+
+
+def _companions(raw: Path, names: Sequence[str]) -> list[str]:
+    found = [name for name in COMPANIONS if name in names]
+    for name in found:
+        read_header(raw / name)
+    return found
 
 
 def _place_weights(raw: Path, weights: Sequence[str], folder: Path, place: Place) -> None:

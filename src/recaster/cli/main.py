@@ -328,16 +328,28 @@ def schedule(recipe: RecipePath, overrides: Set = None, as_json: Json = False) -
 @app.command()
 def predict(
     name: ModelName,
-    source: Annotated[Path, typer.Argument(help="a file or folder as data.source has it, or -")],
+    source: Annotated[
+        Path | None, typer.Argument(help="a file or folder as data.source has it, or -; a generator has none")
+    ] = None,
+    *,
     alias: Annotated[str, typer.Option(help="which version")] = "champion",
+    samples: Annotated[int, typer.Option(help="of a generator: how many pictures", min=1)] = 16,
+    seed: Annotated[
+        int, typer.Option(help="of a generator: the first picture's; the next has one more", min=0)
+    ] = 1,
+    label: Annotated[str | None, typer.Option(help="of a conditional generator: which pictures")] = None,
+    to: Annotated[Path, typer.Option(help="of a generator: the PNG file")] = Path("samples.png"),
     as_json: Json = False,
 ) -> None:
-    """Label new records, answer conversations, parse texts or compare faces with the model in production."""
+    """Label records, answer conversations, parse texts, compare faces or make pictures as in production."""
     from recaster import pipeline
     from recaster.cli.show import show_prediction
 
-    given = sys.stdin.buffer.read() if str(source) == "-" else source
-    rows = pipeline.predict(_settings(), name, given, alias=alias)
+    if source is None:
+        rows = pipeline.sample(_settings(), name, to, count=samples, seed=seed, label=label, alias=alias)
+    else:
+        given = sys.stdin.buffer.read() if str(source) == "-" else source
+        rows = pipeline.predict(_settings(), name, given, alias=alias)
     _emit({"predictions": rows}, as_json=as_json, text="\n".join(show_prediction(row) for row in rows))
 
 

@@ -13,6 +13,7 @@
     ├── LockHeldError            1  another cast of the same model is running (retryable)
     ├── CheckpointError          1  no usable checkpoint is left
     ├── DivergedError            1  loss or gradient became non-finite
+    ├── CollapsedError           1  a generator makes the same picture over and over
     ├── OutOfMemoryError         1  memory does not hold the model and one sample
     ├── TrainingError            1  the training processes ended without a result
     ├── SearchError              1  no trial of a search came to its end
@@ -114,6 +115,10 @@ class CheckpointError(RecasterError):
 
 class DivergedError(RecasterError):
     """Loss or gradient norm became non-finite; weights are those of the step before."""
+
+
+class CollapsedError(RecasterError):
+    """What a model generates has lost its variety; training it further is not worth its time."""
 
 
 class OutOfMemoryError(RecasterError):

@@ -19,17 +19,9 @@ from recaster.data.text_sources import read_lines, read_texts
 
 DocumentKind = Literal["line", "paragraph", "file"]
 """What a document is in a text file."""
-_LANGUAGES = frozenset(
-    """
-    aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv
-    dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie
-    ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv
-    mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm
-    rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts
-    tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu
-    """.split()
-)
-"""Two letters each (ISO 639-1): README.md, script.py and the like are no texts in a language."""
+_LANGUAGE = len(".en")
+_OTHER = (".md", ".py", ".sh", ".js", ".db", ".xz")
+"""As short as a language, but none."""
 _TABLES = (".jsonl", ".csv", ".tsv")
 
 
@@ -87,4 +79,5 @@ def _make(path: Path, name: str, first: int, lines: Iterable[str], problem: str)
 
 def _kind(path: Path) -> str:
     kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    return ".txt" if kind.removeprefix(".") in _LANGUAGES else kind
+    language = len(kind) == _LANGUAGE and kind[1:].isalpha() and kind not in _OTHER
+    return ".txt" if language else kind

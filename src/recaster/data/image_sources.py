@@ -97,6 +97,7 @@ def _parse_json_line(line: str, where: str) -> RawRecord:
         label=to_text(row.get("label")),
         where=where,
         pixels=pixels,
+        group=str(row.get("group") or ""),
         problem=problem,
     )
 
@@ -124,7 +125,7 @@ def _read_csv(path: Path, image: ImageShape) -> Iterator[RawRecord]:
                 value=", ".join(columns) or "(empty)",
                 repair="begin with a header such as id,label,p0,p1,…",
             )
-        pixel_columns = [name for name in columns if name not in {"id", "label"}]
+        pixel_columns = [name for name in columns if name not in {"id", "label", "group"}]
         for row in reader:
             values = np.array([_number(row[name]) for name in pixel_columns], dtype=np.float32)
             shape = (image.height, image.width, image.channels)
@@ -135,6 +136,7 @@ def _read_csv(path: Path, image: ImageShape) -> Iterator[RawRecord]:
                 label=row["label"] or None,
                 where=f"{path}, line {reader.line_num}",
                 pixels=values.reshape(shape if fits else (1, len(values), 1)),
+                group=row.get("group") or "",
             )
 
 

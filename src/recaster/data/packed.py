@@ -1,7 +1,7 @@
 """A raw data set packed into one Parquet file, good and bad records alike.
 
-    id          label  split  where               height width channels pixel_type pixels       text  problem
-    digit-0000  0             load_digits, row 0  8      8     1        uint8      00 00 05 0d…
+    id          label  split  where     height width channels pixel_type pixels     text  group  problem
+    digit-0000  0             digits, 0 8      8     1        uint8      00 00 05…
 
 One file costs DVC a second where thousands of small ones cost most of a minute.
 """
@@ -36,6 +36,7 @@ _SCHEMA = pa.schema(
         ("pixel_type", pa.string()),
         ("pixels", pa.large_binary()),
         ("text", pa.large_string()),
+        ("group", pa.string()),
     ]
 )
 
@@ -52,7 +53,9 @@ class PackedRecord:
     pixels: Pixels
     """Of a picture, `(height, width, channels)`; empty for other kinds."""
     text: str
-    """Of a text or a conversation; of a picture its group, or empty."""
+    """Of a text or a conversation."""
+    group: str
+    """By which it is told apart in slices, or empty."""
 
 
 def write_packed(records: Iterable[RawRecord], folder: Path) -> int:
@@ -84,6 +87,7 @@ def _to_row(record: RawRecord) -> dict[str, object]:
         "pixel_type": None if pixels is None else str(pixels.dtype),
         "pixels": None if pixels is None else pixels.tobytes(),
         "text": record.text,
+        "group": record.group,
     }
 
 
@@ -128,4 +132,5 @@ def _to_record(row: dict[str, Any]) -> PackedRecord:
         split=row["split"],
         pixels=unpack_pixels(row),
         text=row["text"] or "",
+        group=row["group"],
     )

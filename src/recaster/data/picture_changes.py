@@ -51,7 +51,7 @@ def to_grey(images: Tensor) -> Tensor:
     """`(rows, 1, height, width)`."""
     if images.shape[1] != 3:
         return images.mean(1, keepdim=True)
-    return (images * torch.tensor(_GREY).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return (images * images.new_tensor(_GREY).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
 def _contrast(images: Tensor, factor: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ COLOURS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """Each from pictures and factors `(rows, 1, 1, 1)` around 1."""
 
 
-def erase(images: Tensor, chance: Tensor, *, probability: float) -> Tensor:
+def erase(images: Tensor, chance: Tensor, *, probability: float | Tensor) -> Tensor:
     """Pictures with a rectangle of one random colour (Zhong et al. 2017).
 
     Args:
@@ -106,7 +106,7 @@ def paste(images: Tensor, others: Tensor, *, share: Tensor, places: Tensor) -> t
 
 def _rectangle(images: Tensor, *, top: Tensor, left: Tensor, tall: Tensor, wide: Tensor) -> Tensor:
     """Where each picture's rectangle is, `(rows, 1, height, width)`."""
-    down, right = (torch.arange(side) for side in images.shape[-2:])
+    down, right = (torch.arange(side, device=images.device) for side in images.shape[-2:])
     rows = (down >= top[:, None]) & (down < (top + tall)[:, None])
     columns = (right >= left[:, None]) & (right < (left + wide)[:, None])
     return (rows[:, :, None] & columns[:, None, :])[:, None]

@@ -47,7 +47,7 @@ class PictureFile:
     open: Callable[[], BinaryIO]
     """Its bytes; what it raises becomes the record's problem."""
     group: str = ""
-    """By which people are told apart in slices."""
+    """See `RawRecord.group`."""
     landmarks: NDArray[np.float64] | None = None
     """Five points of a face, by which it is aligned."""
 
@@ -97,7 +97,7 @@ def _read(file: PictureFile, image: ImageShape) -> RawRecord:
         label=file.label,
         where=file.where,
         pixels=pixels,
-        text=file.group or None,
+        group=file.group,
         problem=problem,
     )
 

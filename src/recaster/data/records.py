@@ -22,8 +22,9 @@ class RawRecord:
     pixels: Pixels | None = None
     """Of a picture; None when it could not be read."""
     text: str | None = None
-    """Of a text; of a conversation the JSON list of its messages; of a picture its group, where one is named.
-    None when it could not be read."""
+    """Of a text; of a conversation the JSON list of its messages. None when it could not be read."""
+    group: str = ""
+    """By which records are told apart in slices, such as their source; empty where none is named."""
     problem: str = ""
     """Why it could not be read."""
     shown: tuple[int, int] | None = None

@@ -24,6 +24,8 @@ from recaster.data.records import Pixels
 if TYPE_CHECKING:
     from recaster.recipe.data import ImageShape
 
+_LIGHT_ROWS = 256
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
@@ -58,6 +60,16 @@ def stack_pictures(
     if stacked.dtype == np.uint8:
         return stacked, image.minimum, image.maximum
     return ((stacked - image.minimum) / (image.maximum - image.minimum)).astype(np.float32), 0.0, 1.0
+
+
+def measure_light(shard: Shard) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation of each picture's values in 0..1, `(rows,)` each."""
+    pieces = []
+    for start in range(0, len(shard.labels), _LIGHT_ROWS):
+        pictures = shard.scaled(slice(start, start + _LIGHT_ROWS))
+        pieces.append(np.stack([pictures.mean((1, 2, 3)), pictures.std((1, 2, 3))]))
+    mean, deviation = np.concatenate(pieces, 1)
+    return mean, deviation
 
 
 def write_shard(folder: Path, split: str, shard: Shard) -> None:

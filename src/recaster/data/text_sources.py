@@ -3,6 +3,8 @@
 {"id": "a7", "label": "praise", "text": "a stirring film"}     a line of a JSON lines file
 id,label,text                                                  the header of a CSV file (TSV: tabs)
 praise a stirring film                                         a line of a .txt file: LABEL text
+
+The first two may name a `group`, such as a source, whose texts are measured apart too.
 """
 
 from __future__ import annotations
@@ -68,6 +70,7 @@ def _read_json_lines(path: Path) -> Iterator[RawRecord]:
             label=to_text(row.get("label")),
             where=f"{path}, line {number}",
             text=text if isinstance(text, str) else None,
+            group=str(row.get("group") or ""),
             problem=problem or wrong,
         )
 
@@ -100,6 +103,7 @@ def _read_table(path: Path, separator: str) -> Iterator[RawRecord]:
                 label=row.get("label") or None,
                 where=f"{path}, line {reader.line_num}",
                 text=text,
+                group=row.get("group") or "",
                 problem=_table_problem(row, text),
             )
 

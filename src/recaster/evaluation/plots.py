@@ -66,14 +66,23 @@ def plot_reliability(
 
 
 def plot_training(records: list[dict[str, Any]], path: Path) -> None:
-    """Draw training and validation loss over steps."""
+    """Draw training and validation loss over steps; of two networks that take turns, the loss of each."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
-    for kind in ("train", "validation"):
-        chosen = [record for record in records if record["kind"] == kind]
-        axes.plot([record["step"] for record in chosen], [record["loss"] for record in chosen], label=kind)
-    axes.set(xlabel="optimizer step", ylabel="loss (nats)", yscale="log", title="Training")
+    parts = sorted({name for record in records for name in record if name.endswith("_loss")})
+    lines = [("train", name) for name in parts or ["loss"]] + [("validation", "loss")]
+    for kind, name in lines:
+        chosen = [record for record in records if record["kind"] == kind and name in record]
+        label = name.replace("_", " ") if parts and kind == "train" else kind
+        axes.plot([record["step"] for record in chosen], [record[name] for record in chosen], label=label)
+    # Losses of a game may be below zero.
+    axes.set(
+        xlabel="optimizer step",
+        ylabel="loss" if parts else "loss (nats)",
+        yscale="linear" if parts else "log",
+        title="Training",
+    )
     axes.legend()
     figure.savefig(path, dpi=110)

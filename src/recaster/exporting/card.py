@@ -17,6 +17,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from recaster.core.files import read_json, write_bytes
+from recaster.recipe.adversary import GENERATION
 from recaster.recipe.schema import FACES, Recipe
 from recaster.recipe.words import WORDS
 
@@ -26,6 +27,7 @@ _CHAIN = "licence_chain"
 _PIPELINES = {
     "text-classification": "text-classification",
     "image-classification": "image-classification",
+    "image-generation": "unconditional-image-generation",
     "chat": "text-generation",
     "causal": "text-generation",
     "masked": "fill-mask",
@@ -35,6 +37,7 @@ _USES = {
     "text": "Gives a short text one of these labels: {labels}.",
     "image": "Gives a picture one of these labels: {labels}.",
     "faces": "Compares faces: vectors of one person are near, those of two are far. It knows no names.",
+    GENERATION: "Makes new pictures like those of its data from noise, of a class where it is conditional.",
     "boxes": "Finds things with these labels in a picture, each with its box: {labels}.",
     "chat": "Answers the last turn of a conversation.",
     "trees": "Says of each word of a text on which word it depends, by which relation, its parts of speech, "
@@ -43,7 +46,6 @@ _USES = {
     "words": "Gives words vectors that are near for words used alike, as a start for other models.",
 }
 _UNITS = {FACES: "people", WORDS: "pairs of words"}
-"""What the held-out split counts, where these are no records."""
 _FACE_LIMITS = (
     "Faces are biometric data. Enrol people who agreed to it, for the use they agreed to, and remove them "
     "when they ask. Not for watching people who do not know of it, for searching crowds or the net, nor for "
@@ -51,9 +53,19 @@ _FACE_LIMITS = (
     "Error rates differ between groups of people and cameras: measure them on your own before use, and "
     "choose the threshold there."
 )
+_GENERATION_LIMITS = (
+    "Its pictures are made up: mark them as such wherever they go; do not show them as photographs, nor use "
+    "them as evidence or to deceive. It repeats the faults and gaps of its data, and may come close to "
+    "single training pictures: see `copied_fraction`. Distances hold for the named encoder and this number "
+    "of pictures alone. The discriminator, counted among the parameters, travels beside it for further "
+    "training and is no judge of what is real."
+)
 
 
-_ASKING = {"boxes": "boxes = model.eval().detect(pictures, overlap=0.6, least_score=0.3, most=100)"}
+_ASKING = {
+    "boxes": "boxes = model.eval().detect(pictures, overlap=0.6, least_score=0.3, most=100)",
+    GENERATION: "pictures = model.eval()(noise, classes)  # standard normal; None without labels",
+}
 """How a model of its own code is asked, where a plain call gives what only training wants."""
 
 
@@ -78,10 +90,9 @@ _WORDS_CODE = [
     "near = lexicon.nearest(vector, 10)  # or vectors.txt of `recaster export --format word2vec`, for gensim",
 ]
 _WORD_LIMITS = (
-    "Vectors repeat what their corpus says, its prejudices too: words for people stand near what was "
-    "written of them. Do not decide about people by them. A word has one vector, whatever its senses, and "
-    "rare words have poor ones. Correlations with judgements are over pairs of known words: read them with "
-    "the coverage."
+    "Vectors repeat what their corpus says, its prejudices too: do not decide about people by them. A word "
+    "has one vector, whatever its senses, and rare words have poor ones. Correlations with judgements are "
+    "over pairs of known words: read them with the coverage."
 )
 
 
@@ -126,6 +137,8 @@ class CardFacts:
     """Of the held-out split."""
     metrics: dict[str, dict[str, float]]
     classes: list[dict[str, Any]]
+    slices: list[dict[str, Any]]
+    """Of `evaluation.slices`, those with metrics."""
     chain: list[Origin]
     training: Training
     base_model: str | None
@@ -226,7 +239,7 @@ def _introduction(recipe: Recipe, facts: CardFacts) -> list[str]:
 
 
 def _use(recipe: Recipe) -> list[str]:
-    kind = "faces" if recipe.workload == FACES else recipe.data.kind
+    kind = {FACES: "faces", GENERATION: GENERATION}.get(recipe.workload, recipe.data.kind)
     used = _USES.get(kind, "").format(labels=", ".join(recipe.data.labels))
     return [
         "## Intended use",
@@ -248,7 +261,7 @@ def _loading(artifact: Path, recipe: Recipe) -> list[str]:
             'told = json.load(open("config.json"))',
             'model = modeling.build_model(**told["arguments"])',
             'model.load_state_dict(safetensors.torch.load_file("model.safetensors"))',
-            _ASKING.get(recipe.data.kind, "logits = model.eval()(pictures)")
+            _ASKING.get(_asked(recipe), "logits = model.eval()(pictures)")
             + "  # (rows, channels, height, width), as preprocessing.json says",
         ]
     elif (artifact / "adapter_config.json").exists():
@@ -268,6 +281,10 @@ def _loading(artifact: Path, recipe: Recipe) -> list[str]:
             cut = recipe.data.text.max_tokens
             code[-1] = f'answer("a text", truncation=True, max_length={cut})'
     return ["## Loading it, with no other library of ours", "", "```python", *code, "```"]
+
+
+def _asked(recipe: Recipe) -> str:
+    return GENERATION if recipe.workload == GENERATION else recipe.data.kind
 
 
 def _measured(recipe: Recipe, facts: CardFacts) -> list[str]:
@@ -291,7 +308,16 @@ def _measured(recipe: Recipe, facts: CardFacts) -> list[str]:
     ]
     if classes:
         lines += ["", "| label | rows | precision | recall | f1 |", "|---|---:|---:|---:|---:|", *classes]
+    if facts.slices:
+        lines += ["", "| slice | rows | accuracy | low | high |", "|---|---:|---:|---:|---:|"]
+        lines += [_slice_row(row) for row in facts.slices]
     return lines
+
+
+def _slice_row(row: dict[str, Any]) -> str:
+    share = row["accuracy"]
+    numbers = " | ".join(f"{share[name]:.3f}" for name in ("value", "low", "high"))
+    return f"| {row['by']}: {row['slice']} | {row['rows']} | {numbers} |"
 
 
 def _data(recipe: Recipe, facts: CardFacts) -> list[str]:
@@ -334,8 +360,9 @@ def _limits(recipe: Recipe) -> list[str]:
         lines += [recipe.card.limits, ""]
     if recipe.workload == FACES:
         lines += [_FACE_LIMITS, ""]
-    if recipe.data.words:
-        lines += [_WORD_LIMITS, ""]
+    if recipe.workload == GENERATION:
+        return [*lines, _GENERATION_LIMITS]
+    lines += [_WORD_LIMITS, ""] if recipe.data.words else []
     lines.append("Measured on records of the same source as the training data; no claim is made for others.")
     if recipe.data.text:
         lines.append(f"Texts are cut after {recipe.data.text.max_tokens} tokens.")

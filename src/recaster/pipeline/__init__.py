@@ -16,6 +16,7 @@ from recaster.pipeline.new_recipe import new_recipe
 from recaster.pipeline.open_cast import Cast, check_services, hold_model, open_cast
 from recaster.pipeline.production import open_voice, predict, promote_by_hand, roll_back_champion
 from recaster.pipeline.release_verbs import promote, register, version_artifact
+from recaster.pipeline.sample_verb import sample
 from recaster.pipeline.search import find_search, search, search_trials
 from recaster.pipeline.search_summary import SearchSummary
 from recaster.pipeline.search_trial import TrialJob, TrialOutcome, run_trial
@@ -52,6 +53,7 @@ __all__ = [
     "run",
     "run_to",
     "run_trial",
+    "sample",
     "search",
     "search_trials",
     "snapshot",

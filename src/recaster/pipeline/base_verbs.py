@@ -34,7 +34,8 @@ _CODE = (
 def fetch_cast_base(cast: Cast, reporter: Reporter) -> StepResult | None:
     """The recipe's base model, licence checked first; None for one with fresh weights.
 
-    The model that its method learns from and its word vectors, where there are any, are fetched too.
+    The model that its method learns from, the one that its evaluation compares by, and its word vectors are
+    fetched too.
     """
     model, accepted = cast.recipe.model, cast.recipe.accept_licences
     if distil := cast.recipe.customize.distil:
@@ -45,6 +46,15 @@ def fetch_cast_base(cast: Cast, reporter: Reporter) -> StepResult | None:
             accepted=accepted,
             reporter=reporter,
             key="customize.distil.teacher",
+        )
+    if encoder := cast.recipe.evaluate.encoder:
+        fetch_base(
+            cast.settings,
+            encoder,
+            licence=cast.recipe.evaluate.encoder_licence,
+            accepted=accepted,
+            reporter=reporter,
+            key="evaluate.encoder",
         )
     fetch_vectors(cast, reporter)
     if model.from_scratch:
@@ -94,6 +104,29 @@ def find_teacher(cast: Cast, *, needed: bool = True) -> StepResult | None:
             where="customize.distil.teacher",
             value=section.teacher,
             repair=f"recaster models fetch {section.teacher}",
+        )
+    return found
+
+
+def find_encoder(cast: Cast, *, needed: bool = True) -> StepResult | None:
+    """The fetched network by whose features generated pictures are compared; None where none is named.
+
+    Args:
+        needed: whether it is an error when it was not fetched yet.
+
+    Raises:
+        RecipeError: it was not fetched yet.
+    """
+    section = cast.recipe.evaluate
+    if section.encoder is None:
+        return None
+    found = find_fetched(cast.settings, section.encoder, licence=section.encoder_licence)
+    if found is None and needed:
+        raise RecipeError(
+            "The encoder was not fetched yet.",
+            where="evaluate.encoder",
+            value=section.encoder,
+            repair=f"recaster models fetch {section.encoder}",
         )
     return found
 

@@ -27,11 +27,13 @@ def collect_facts(cast: Cast, snapshot: StepResult, trained: StepResult, evaluat
         chain.append(Origin(what="word vectors", name=vectors, licence=vectors_licence(cast)))
     chain.append(Origin(what="data", name=recipe.data.source, licence=recipe.data.licence))
     page = chain[0].page if base else None
+    told = read_json(evaluation.path / "metrics.json")
     return CardFacts(
         data_version=snapshot.content,
         rows=evaluation.facts["rows"],
         metrics=evaluation.facts["metrics"],
-        classes=read_json(evaluation.path / "metrics.json").get("classes", []),
+        classes=told.get("classes", []),
+        slices=[row for row in told.get("slices", []) if "accuracy" in row],
         chain=chain,
         training=_describe_training(cast, trained),
         base_model=page.removeprefix(_HUB) if page and page.startswith(_HUB) else None,

@@ -9,8 +9,8 @@ from typing import Any
 from recaster.core.errors import ContractError, RecipeError
 from recaster.core.files import write_json
 from recaster.core.progress import Reporter
-from recaster.core.steps import StepResult, find_step, run_step
-from recaster.pipeline.base_verbs import find_base
+from recaster.core.steps import MANIFEST, StepResult, find_step, run_step
+from recaster.pipeline.base_verbs import find_base, find_encoder
 from recaster.pipeline.inputs import prepare_inputs, snapshot_inputs, validate_inputs
 from recaster.pipeline.open_cast import Cast
 from recaster.recipe.load import load_recipe
@@ -88,11 +88,13 @@ def prepare(cast: Cast, snapshot: StepResult, validation: StepResult) -> StepRes
     """Split without leakage and write shards; the base model must have been fetched."""
     import numpy as np
 
-    base = find_base(cast)
+    base, encoder = find_base(cast), find_encoder(cast)
 
     def build(folder: Path) -> dict[str, Any]:
         accepted = np.load(validation.path / "accepted.npy")
         place = base.path if base else None
+        if encoder:  # what the evaluation compares by goes along with the data that it compares with
+            shutil.copytree(encoder.path, folder / "encoder", ignore=shutil.ignore_patterns(MANIFEST))
         return cast.workload.prepare(cast.recipe, snapshot.path, accepted, place, folder)
 
     return run_step(cast.settings.steps, "prepare", prepare_inputs(cast, snapshot, validation), build)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from recaster.core.steps import StepResult, find_step, fingerprint
-from recaster.pipeline.base_verbs import find_base, find_teacher
+from recaster.pipeline.base_verbs import find_base, find_encoder, find_teacher
 from recaster.pipeline.data_verbs import data_is_versioned
 from recaster.pipeline.inputs import (
     code_of_all,
@@ -55,7 +55,8 @@ def find_data_steps(cast: Cast) -> list[StepResult]:
         return []
     if cast.recipe.customize.distil and find_teacher(cast, needed=False) is None:
         return []
-    if not vectors_are_here(cast):
+    encoder_is_here = not cast.recipe.evaluate.encoder or find_encoder(cast, needed=False) is not None
+    if not (encoder_is_here and vectors_are_here(cast)):
         return []
     prepared = find_step(steps, "prepare", prepare_inputs(cast, raw, checked))
     return [raw, checked, prepared] if prepared else []

@@ -13,7 +13,7 @@ from recaster.core.files import read_json
 from recaster.core.hashing import hash_directory, hash_file, hash_sources
 from recaster.core.steps import StepResult
 from recaster.data.labels import balance
-from recaster.pipeline.base_verbs import find_base, find_teacher
+from recaster.pipeline.base_verbs import find_base, find_encoder, find_teacher
 from recaster.pipeline.open_cast import Cast
 from recaster.pipeline.vector_verbs import align_vectors, hash_vectors
 
@@ -49,9 +49,13 @@ _CODE = {
     ),
     "prepare": (
         "data.packed",
+        "data.picture_splits",
+        "data.generation_reference",
+        "models.picture_features",
         "data.split",
         "data.split_identities",
         "data.shards",
+        "data.slice_groups",
         "data.token_shards",
         "data.tokenizers",
         "data.chat_tokens",
@@ -76,6 +80,7 @@ _CODE = {
         "models",
         "workloads",
         "data.augmentation",
+        "data.noisy_pictures",
         "data.picture_changes",
         "data.picture_set",
         "data.rand_augment",
@@ -91,7 +96,10 @@ _CODE = {
         "evaluation",
         "workloads",
         "models",
+        "data.generation_reference",
+        "data.noisy_pictures",
         "data.shards",
+        "data.slice_groups",
         "data.token_shards",
         "data.marked_rows",
         "data.chat_tokens",
@@ -138,7 +146,18 @@ def validate_inputs(cast: Cast, snapshot: StepResult) -> dict[str, Any]:
 def prepare_inputs(cast: Cast, snapshot: StepResult, validation: StepResult) -> dict[str, Any]:
     """The packed set, which of its rows are good, how they are divided, and whose tokens texts become."""
     base, texts = find_base(cast), cast.recipe.data.kind not in ("image", "boxes")
+    encoder = find_encoder(cast)
+    compared = (
+        {
+            "encoder": encoder.content,
+            "size": cast.recipe.evaluate.encoder_size,
+            "encoder_code": hash_sources("models"),
+        }
+        if encoder
+        else {}
+    )
     return {
+        **compared,
         "base": base.content if base and texts else None,
         "vocabulary": cast.recipe.model.vocabulary if texts and not base else None,
         "architecture": cast.recipe.model.base if texts and not base else None,

@@ -197,7 +197,7 @@ def evaluate_artifact(
         untuned: the same of the model's base, to be told beside it.
     """
     from recaster.evaluation.metrics import measure
-    from recaster.workloads.protocol import Explained, Generative
+    from recaster.workloads.protocol import Explained, Generative, Illustrated
 
     section, workload = cast.recipe.evaluate, cast.workload
 
@@ -229,6 +229,9 @@ def evaluate_artifact(
             )
         if isinstance(workload, Generative):
             tables |= workload.write_samples(artifact, prepared.path, cast.recipe)
+        if isinstance(workload, Illustrated):
+            sketches = journal.with_name("sketches") if journal else None
+            workload.illustrate(artifact, prepared.path, sketches, folder)
         if untuned:
             facts["untuned"] = untuned.facts["metrics"]
         write_json(folder / "metrics.json", {**facts, **tables})

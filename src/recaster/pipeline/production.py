@@ -70,12 +70,20 @@ def predict(
 
     Raises:
         DataError: a record cannot be read; nothing is predicted then.
+        RecipeError: the model makes pictures of nothing (see `sample`).
     """
     from recaster.registry.versions import load_model
     from recaster.tracking.runs import open_tracking, service_errors
 
     with service_errors(settings.tracking_uri):
         model, described = load_model(open_tracking(settings), name, alias)
+    if described["kind"] == "noise":
+        raise RecipeError(
+            "A generator takes no records.",
+            where=name,
+            value="standard input" if isinstance(source, bytes) else str(source),
+            repair="leave the source out: `recaster predict NAME --samples 16 --to sheet.png`",
+        )
     if isinstance(source, bytes):
         with tempfile.TemporaryDirectory() as folder:
             return _answer(settings, model, described, write_given(source, described["kind"], Path(folder)))

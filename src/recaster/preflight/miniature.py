@@ -94,6 +94,9 @@ class MiniatureRun(Run):
         """None: a miniature is of the time when all layers have joined, which takes most."""
         return {}
 
+    def _check_health(self) -> None:
+        """Not of so short a training."""
+
     @cached_property
     def work(self) -> EpochWork:
         """What the whole training's steps are made of."""
@@ -143,7 +146,9 @@ class MiniatureRun(Run):
         data = cut_out(self.data, np.tile(heaviest, _RUNG_STEPS))
         sampler = Sampler(samples=len(data), batch_size=together, seed=_SEED)
         feed = self._feed(data, sampler, micro_batch_size=None, steps=_RUNG_STEPS)
-        state = TrainState(strategy=self.strategy, update=self.update, average=self.average, step=0)
+        state = TrainState(
+            strategy=self.strategy, update=self.update, average=self.average, step=0, turns=self.turns
+        )
         loop = train_steps(
             state,
             feed=feed,

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from recaster.recipe.adversary import check_generation
 from recaster.recipe.communication import CommunicationSection
 from recaster.recipe.customize import CustomizeSection
 from recaster.recipe.data import ContractSection, DataSection, SplitSection
@@ -43,6 +44,11 @@ METRICS = {
     "rank5": "higher",
     "ap50": "higher",
     "mean_average_precision": "higher",
+    "frechet_distance": "lower",
+    "kernel_distance": "lower",
+    "sample_precision": "higher",
+    "sample_recall": "higher",
+    "copied_fraction": "lower",
     "uas": "higher",
     "las": "higher",
     "clas": "higher",
@@ -89,6 +95,10 @@ class ModelSection(Section):
     efficientnet-lite0 those before its head, with a base too."""
     embedding: int = Field(default=128, ge=8, le=2048)
     """Numbers in a face's embedding; of face-recognition."""
+    noise: int = Field(default=64, ge=2, le=1024)
+    """Numbers that a generator makes a picture of; of image-generation with fresh weights."""
+    conditional: bool = False
+    """Of image-generation: a picture is made of the class that is asked for, one of `data.labels`."""
     biaffine: int = Field(default=256, ge=8, le=2048)
     """Of dependency-parsing: width of what a word is as a head or a dependent; for relations half of it."""
     first_piece: bool = False
@@ -106,8 +116,7 @@ class ModelSection(Section):
     vectors_licence: str | None = None
     """Of these, where their own card does not say."""
     vectors_mode: Literal["static", "tuned", "multichannel"] = "tuned"
-    """static: they stay as they are; tuned: they are trained with the rest; multichannel: both, each filter
-    over the sum of the two (Kim 2014), of kim-cnn."""
+    """static: left as they are; tuned: trained; multichannel: both, filters over their sum (Kim 2014)."""
 
     @model_validator(mode="after")
     def _vectors_apply(self) -> ModelSection:
@@ -138,6 +147,13 @@ class EvaluateSection(Section):
     """Of face-recognition: an embedding is the mean of the picture's and its mirror image's."""
     samples: int = Field(default=16, ge=1, le=1000)
     """Held-out rows on which a model that writes does so, for people to read."""
+    encoder: str | None = None
+    """Of image-generation: a MODEL reference of a network for pictures; generated and held-out ones are
+    compared by its features. Without it by their pixels, which says something of small grey pictures only."""
+    encoder_licence: str | None = None
+    """Of the encoder, where neither its source nor the catalogue says."""
+    encoder_size: int | None = Field(default=None, ge=32, le=1024)
+    """Pixels a side to which the encoder scales pictures; without it they go in as they are."""
 
 
 class Bar(Section):
@@ -253,7 +269,7 @@ class Recipe(Section):
                 "ground they are used, such as consent of each person, GDPR Art. 9(2)(a)"
             )
         if faces != (loss in FACE_LOSSES):
-            fit = ", ".join(FACE_LOSSES) if faces else "cross-entropy, focal, margin, brier"
+            fit = ", ".join(FACE_LOSSES) if faces else "another than " + ", ".join(FACE_LOSSES)
             raise ValueError(f"train.loss {loss} is not for workload {self.workload}; use one of {fit}")
         if faces and self.data.labels:
             raise ValueError(
@@ -266,9 +282,10 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def _language_fits_the_rest(self) -> Recipe:
+    def _workloads_own_options_fit(self) -> Recipe:
         check_trees(self)
         check_words(self)
+        check_generation(self)
         return self
 
     @model_validator(mode="after")

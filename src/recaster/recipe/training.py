@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from recaster.recipe.adversary import AdversarySection
 from recaster.recipe.section import Section, Seed
 from recaster.recipe.trees import ParsingWeights
 from recaster.recipe.words import Contexts
@@ -164,11 +165,23 @@ class Loss(Section):
     """What training makes small."""
 
     name: Literal[
-        "cross-entropy", "binary-cross-entropy", "focal", "margin", "brier", "arcface", "cosface", "triplet"
+        "cross-entropy",
+        "binary-cross-entropy",
+        "focal",
+        "margin",
+        "brier",
+        "arcface",
+        "cosface",
+        "triplet",
+        "hinge",
+        "non-saturating",
+        "wasserstein",
     ] = "cross-entropy"
     """binary-cross-entropy: of records with several labels, the mean over these; focal: Lin et al. 2017;
     margin: multi-class hinge; brier: squared error of the probabilities. Of face-recognition: arcface (Deng
-    et al. 2019), cosface (Wang et al. 2018), triplet (hardest of each pass, Hermans et al. 2017)."""
+    et al. 2019), cosface (Wang et al. 2018), triplet (hardest of each pass, Hermans et al. 2017). Of
+    image-generation: hinge (Lim and Ye 2017), non-saturating (Goodfellow et al. 2014), wasserstein (Arjovsky
+    et al. 2017; it wants the penalty `interpolated`)."""
     distance: float = Field(default=0.3, gt=0, lt=2)
     """By how much a face's own person must be nearer than others: an angle in radians of arcface, a cosine of
     cosface, a distance of triplet."""
@@ -234,6 +247,7 @@ class TrainSection(Section):
     optimizer: Optimizer
     schedule: Schedule = Schedule()
     loss: Loss = Loss()
+    adversary: AdversarySection = AdversarySection()
     augmentation: Augmentation = Augmentation()
     contexts: Contexts = Contexts()
     max_gradient_norm: float | None = Field(default=1.0, gt=0)

@@ -41,7 +41,14 @@ _REPAIRS = {
 }
 _BACK_OFF_SECONDS = 10.0
 _METRICS = {
-    "train": ("loss", "learning_rate", "gradient_norm", "samples_per_second"),
+    "train": (
+        "loss",
+        "learning_rate",
+        "gradient_norm",
+        "samples_per_second",
+        "discriminator_loss",  # of the two players of a GAN
+        "generator_loss",
+    ),
     "validation": ("loss", "accuracy"),
 }
 
@@ -349,6 +356,7 @@ class JournalForwarder:
             Metric(f"{record['kind']}/{name}", record[name], int(record["time"] * 1000), record["step"])
             for record in records
             for name in _METRICS[record["kind"]]
+            if name in record  # each kind of training has some of them
         ]
         client.log_batch(self._run_id, metrics=metrics)  # one transaction: all of a batch or nothing
         for record in records:

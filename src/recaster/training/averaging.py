@@ -9,18 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from recaster.distributed.gradients import group_by_layout
+from recaster.training.turns import averaged_parameters
 
 
 class WeightAverage:
-    """Follows a module's parameters; holds tensors of the same layout, with their names."""
+    """Follows a module's trained parameters (see `averaged_parameters`), in tensors of the same layout."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self._decay = decay
-        self._followed = [value for value in module.parameters() if value.requires_grad]
-        names = [name for name, value in module.named_parameters() if value.requires_grad]
-        self.tensors: dict[str, Tensor] = {
-            name: value.detach().clone() for name, value in zip(names, self._followed, strict=True)
-        }
+        followed = averaged_parameters(module)
+        self._followed = list(followed.values())
+        self.tensors: dict[str, Tensor] = {name: value.detach().clone() for name, value in followed.items()}
         averages = {
             id(value): average for value, average in zip(self._followed, self.tensors.values(), strict=True)
         }

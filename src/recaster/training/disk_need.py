@@ -16,6 +16,7 @@ from recaster.core.errors import ResourceError
 from recaster.core.files import free_bytes
 from recaster.customization.build import count_parameters, rests_on_base
 from recaster.training.checkpoint import trained_tensors, whole_state
+from recaster.training.turns import averaged_parameters
 
 _MOMENTS = {
     "adamw": 2,
@@ -57,14 +58,15 @@ def measure_state(model: nn.Module, plan: dict[str, Any]) -> StateSize:
     trained = [value for value in model.parameters() if value.requires_grad]
     weights = sum(value.nbytes for value in whole_state(model).values())
     saved = sum(value.nbytes for value in trained_tensors(model).values())
-    copies = _count_moments(train["optimizer"]) + int(train["ema_decay"] is not None)
+    averages = averaged_parameters(model).values() if train["ema_decay"] is not None else ()
+    moments = _count_moments(train["optimizer"]) * sum(value.nbytes for value in trained)
     parameters, changed = count_parameters(model)
     return StateSize(
         parameters=parameters,
         trained=changed,
         weights_bytes=weights,
         result_bytes=saved if rests_on_base(plan) else weights,
-        checkpoint_bytes=saved + copies * sum(value.nbytes for value in trained),
+        checkpoint_bytes=saved + moments + sum(value.nbytes for value in averages),
     )
 
 

@@ -23,6 +23,13 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+def read_validations(path: Path, *, up_to: int) -> list[dict[str, Any]]:
+    """The records of validations up to step `up_to`."""
+    return [
+        record for record in read_journal(path) if record["kind"] == "validation" and record["step"] <= up_to
+    ]
+
+
 def open_journal(path: Path, *, resume_step: int) -> IO[str]:
     """Open the journal for appending, without the records after `resume_step`.
 

@@ -21,6 +21,7 @@ from recaster.models.losses import LossSum
 from recaster.training.averaging import WeightAverage
 from recaster.training.feed import Feed
 from recaster.training.micro_batches import own_rows
+from recaster.training.turns import Turns
 from recaster.training.update import Update
 
 
@@ -35,6 +36,8 @@ class TrainState:
     average: WeightAverage | None
     step: int
     """Optimizer steps completed."""
+    turns: Turns | None = None
+    """Of an alternating model."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,6 +59,8 @@ class StepReport:
     gradient_norm: Tensor
     """Of the mean gradient over the global batch, before clipping, shape `()`."""
     ends_epoch: bool
+    part: str | None = None
+    """Of an alternating model: which part the step trained."""
 
 
 def train_steps(
@@ -86,6 +91,7 @@ def train_steps(
     with closing(feed.batches(state.step)) as batches:
         for batch in batches:
             _seed_step(seed, state.step, mesh)
+            part = state.turns.begin(state.step) if state.turns else None
             # Data ranks average their gradients; scaling by the global count makes that the mean over
             # all targets, also when a rank or a micro-batch has fewer of them.
             scale: float | Tensor = mesh.data_ranks / batch.targets
@@ -93,12 +99,12 @@ def train_steps(
                 scale = update.loss_scale * scale
             loss = strategy.accumulate(batch.micro_batches, loss_sum, scale=scale)
             rate = rate_at(state.step)
-            norm = update.apply(loss, rate=rate, step=state.step + 1)
+            norm = update.apply(loss, rate=rate, step=state.step + 1, part=part)
             if on_cpu:
                 check_finite(state, feed=feed, mesh=mesh)
             state.step += 1
             note(step=state.step, phase="step")
-            if state.average:
+            if state.average and (part is None or (state.turns and state.turns.is_averaged(part))):
                 state.average.follow()
             yield StepReport(
                 step=state.step,
@@ -109,6 +115,7 @@ def train_steps(
                 learning_rate=rate,
                 gradient_norm=norm,
                 ends_epoch=batch.ends_epoch,
+                part=part,
             )
 
 

@@ -2,7 +2,7 @@
 
 A group has one rate, one decay and one layout (the fused and foreach updates take one kind of
 tensor at a time). Each group keeps its share of the schedule's rate as `rate_share`, and the number of
-steps in which it stays as it is as `frozen_steps`.
+steps in which it stays as it is as `frozen_steps`; in an alternating model also its `part`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from recaster.distributed.strategies.protocol import list_links
+from recaster.distributed.strategies.protocol import Alternating, list_links
 from recaster.training.lazy_adam import LazyAdam
 
 _FUSED = {"sgd", "adam", "adamw", "adagrad"}
@@ -43,12 +43,16 @@ def build_optimizers(
     *,
     layers: Sequence[str],
     frozen_steps: Mapping[str, int] | None = None,
+    part_rates: Mapping[str, float] | None = None,
 ) -> list[Optimizer]:
     """The update rules over this rank's share of the trainable parameters: one, or two for muon.
+
+    An alternating model has one for each of its parts; their groups name it as `part`.
 
     Args:
         layers: of the whole model, as `list_layers` names them before it is shared out.
         frozen_steps: of layers that join later, see `unfreezing_steps`.
+        part_rates: learning rates of parts that have another than the section's (Heusel et al. 2017).
 
     Raises:
         ValueError: nothing is trainable.
@@ -62,6 +66,8 @@ def build_optimizers(
     for name in trainable:
         layer = _layer_of(name, layers)
         shares[name] = (section["layer_decay"] ** depths.get(layer, 0), waits.get(layer, 0))
+    if isinstance(model, Alternating):
+        return _build_for_parts(model, trainable, shares, section, part_rates or {})
     if section["name"] != "muon":
         return [_build(section["name"], _group(trainable, shares, section), section)]
     hidden = _hidden_matrices(model, trainable, layers)
@@ -75,6 +81,26 @@ def build_optimizers(
         adjust_lr_fn="match_rms_adamw",  # so that one rate serves both
     )
     return [muon, _build("adamw", _group(rest, shares, section), section)] if rest else [muon]
+
+
+def _build_for_parts(
+    model: Alternating,
+    trainable: Mapping[str, Tensor],
+    shares: Mapping[str, tuple[float, int]],
+    section: Mapping[str, Any],
+    rates: Mapping[str, float],
+) -> list[Optimizer]:
+    built = []
+    for part in dict.fromkeys(model.turns()):
+        own = {name: value for name, value in trainable.items() if name.startswith(f"{part}.")}
+        if not own:
+            raise ValueError(f"all parameters of the {part} are frozen: it has nothing to train")
+        groups = _group(own, shares, section)
+        ratio = rates.get(part, section["learning_rate"]) / section["learning_rate"]
+        for group in groups:
+            group |= {"part": part, "rate_share": group["rate_share"] * ratio}
+        built.append(_build(section["name"], groups, section))
+    return built
 
 
 def set_rates(optimizers: Iterable[Optimizer], rate: float, *, step: int) -> None:

@@ -37,7 +37,7 @@ from recaster.training.consistency import answer_twice, consistent_loss
 from recaster.training.disk_need import measure_state, require_room
 from recaster.training.feed import Feed
 from recaster.training.host_memory import keep_freed_memory, peak_resident, separate_blocks
-from recaster.training.journal import JOURNAL, open_journal, read_journal, write_record
+from recaster.training.journal import JOURNAL, open_journal, read_validations, write_record
 from recaster.training.loop import StepReport, TrainState, check_finite, train_steps
 from recaster.training.memory_limit import memory_limit
 from recaster.training.optimizers import build_optimizers, list_layers, unfreezing_steps
@@ -47,10 +47,13 @@ from recaster.training.sampler import Sampler
 from recaster.training.saver import Saver, save_tensors
 from recaster.training.schedule import build_schedule
 from recaster.training.selection import find_best, should_stop
-from recaster.training.trainable import Trainable, TrainingSet
+from recaster.training.trainable import Sketching, Trainable, TrainingSet, Watched
+from recaster.training.turns import averaged_parameters, find_turns
 from recaster.training.update import Update
 
 PLAN, RESULT, WEIGHTS, CHECKPOINTS = "plan.json", "result.json", "weights.safetensors", "checkpoints"
+SKETCHES = "sketches"
+"""Folder with what a `Sketching` workload's model made after each validation, a file a step."""
 _PATIENCE = 10
 
 
@@ -177,8 +180,13 @@ class Run:
             communication=self._build_communication() if section["strategy"] == "ddp" else None,
         )
         module = self.strategy.module
+        self.turns = find_turns(module)
         self.optimizers = build_optimizers(
-            module, train["optimizer"], layers=layers, frozen_steps=self._frozen_steps(model, layers)
+            module,
+            train["optimizer"],
+            layers=layers,
+            frozen_steps=self._frozen_steps(model, layers),
+            part_rates={"discriminator": train["adversary"]["learning_rate"]} if self.turns else None,
         )
         self.update = Update(
             module,
@@ -215,9 +223,11 @@ class Run:
             require_room(folder, self.state_size, keep=self.train_section["keep_checkpoints"])
         step = load_newest_checkpoint(folder, saved, on_damage=_warn)
         self._recall(step)
-        state = TrainState(strategy=self.strategy, update=self.update, average=self.average, step=step)
+        state = TrainState(
+            strategy=self.strategy, update=self.update, average=self.average, step=step, turns=self.turns
+        )
         # Read before the first rank cuts it: up to `step` both texts say the same.
-        self.validations = _validations(self.run_dir / JOURNAL, up_to=step)
+        self.validations = read_validations(self.run_dir / JOURNAL, up_to=step)
         torch.distributed.barrier()
         journal = open_journal(self.run_dir / JOURNAL, resume_step=step) if self.mesh.rank == 0 else None
         with closing(self.saver):
@@ -295,12 +305,24 @@ class Run:
             share_buffers(self.strategy.module, self.mesh)
             with separate_blocks(), self.average.in_place() if self.average else nullcontext():
                 measured = self.validate(self.validation, micro_batch_size=self.micro_batch_size)
+                self._sketch(report.step)
             self.strategy.module.train()
             record = {"kind": "validation", "step": report.step, "epoch": report.epoch, **measured}
             self.validations.append(record)
             if journal:
                 write_record(journal, record)
+            self._check_health()
         return self._is_over(report.step)
+
+    def _sketch(self, step: int) -> None:
+        if self.mesh.rank == 0 and isinstance(self.workload, Sketching):
+            (self.run_dir / SKETCHES).mkdir(exist_ok=True)
+            drawn = self.workload.sketch(self.strategy.module, self.plan)
+            save_tensors({"drawn": drawn}, self.run_dir / SKETCHES / f"{step:08d}.safetensors")
+
+    def _check_health(self) -> None:
+        if isinstance(self.workload, Watched):
+            self.workload.check_health(self.validations, self.train_section)
 
     def validate(self, data: TrainingSet, *, micro_batch_size: int | None) -> dict[str, float]:
         """See `measure_validation`; the model is left in evaluation mode."""
@@ -341,10 +363,8 @@ class Run:
         model = build_customized(self.workload, self.plan)
         freeze_parameters(model, self.train_section["freeze"])
         every, changed = count_parameters(model)
-        averages = [name for name, value in model.named_parameters() if value.requires_grad]
-        trained = read_weights(
-            self.run_dir / CHECKPOINTS, step=step, model=model, averages=averages if self.average else []
-        )
+        averages = list(averaged_parameters(model)) if self.average else []
+        trained = read_weights(self.run_dir / CHECKPOINTS, step=step, model=model, averages=averages)
         if not rests_on_base(self.plan):  # else the export takes what is missing from there
             trained = whole_state(model)
         save_tensors(trained, weights)
@@ -371,14 +391,6 @@ def _peak_memory_mib(mesh: Mesh) -> float:
     if mesh.device.type == "cuda":
         return round(torch.cuda.max_memory_reserved() / 2**20, 1)
     return round(peak_resident() / 2**20, 1)
-
-
-def _validations(journal: Path, *, up_to: int) -> list[dict[str, Any]]:
-    return [
-        record
-        for record in read_journal(journal)
-        if record["kind"] == "validation" and record["step"] <= up_to
-    ]
 
 
 def _say(message: str) -> None:

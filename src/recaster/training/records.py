@@ -30,9 +30,13 @@ class StepWindow:
         self._began = self._window_began = time.perf_counter()
         self._loss: Tensor | None = None
         self._rows = self._targets = 0
+        self._parts: dict[str, tuple[Tensor, int]] = {}
 
     def add(self, report: StepReport) -> None:
         """Take one step, without waiting for it."""
+        if report.part:
+            loss, targets = self._parts.get(report.part, (0.0, 0))
+            self._parts[report.part] = (report.loss_sum + loss, report.targets + targets)
         if report.targets:
             self._loss = report.loss_sum if self._loss is None else self._loss + report.loss_sum
             self._rows += report.rows
@@ -55,9 +59,19 @@ class StepWindow:
             "samples_per_second": rows / (now - self._window_began),
             "seconds_left": (self._steps - report.step) * step_seconds,
             "time": time.time(),
+            **self._part_losses(),
         }
         self._loss, self._rows, self._targets, self._window_began = None, 0, 0, now
         return record
+
+    def _part_losses(self) -> dict[str, float]:
+        """Of an alternating model: the mean loss of each part that had a turn, which all ranks know alike."""
+        losses = {}
+        for part, (mine, count) in sorted(self._parts.items()):
+            loss, targets = sum_over_ranks([float(mine), float(count)], self._mesh)
+            losses[f"{part}_loss"] = loss / targets
+        self._parts = {}
+        return losses
 
 
 def validation_rows(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -43,6 +43,26 @@ class Weighted(Protocol):
 
     def targets_in(self, rows: NDArray[np.int64]) -> int:
         """Targets that count in `rows`, at least one in each row."""
+
+
+@runtime_checkable
+class Sketching(Protocol):
+    """A workload whose models make things that people want to see while they train."""
+
+    def sketch(self, model: nn.Module, plan: dict[str, Any]) -> Tensor:
+        """A few of them, by the model in evaluation mode; the same requests each time."""
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """A workload that knows of failures in which all numbers stay finite."""
+
+    def check_health(self, validations: Sequence[Mapping[str, Any]], train: Mapping[str, Any]) -> None:
+        """Look at the journal's validations so far, a function of which decides.
+
+        Raises:
+            CollapsedError: training further is not worth its time.
+        """
 
 
 def target_counter(data: TrainingSet) -> Callable[[NDArray[np.int64]], int]:

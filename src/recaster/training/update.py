@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +26,31 @@ _SMALLEST_SCALE = 2.0**-6
 """Gradients that overflow fp16 even so are not a matter of scaling."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """What one step updates."""
+
+    optimizers: list[Optimizer]
+    groups: list[list[Any]]
+    """The parameters, as `group_by_layout` divides them."""
+
+
+def _divide(module: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str | None, _Part]:
+    """By the part that optimizers are for; of a model that every step trains whole, all under None."""
+    of: dict[str | None, list[Optimizer]] = {}
+    for optimizer in optimizers:
+        of.setdefault(optimizer.param_groups[0].get("part"), []).append(optimizer)
+    return {
+        part: _Part(
+            optimizers=own,
+            groups=group_by_layout(
+                value for value in module.get_submodule(part or "").parameters() if value.requires_grad
+            ),
+        )
+        for part, own in of.items()
+    }
+
+
 class Update:
     """Carries out steps on this rank's share of the weights."""
 
@@ -37,9 +64,8 @@ class Update:
         precision: str,
         max_gradient_norm: float | None,
     ) -> None:
-        self._optimizers, self._mesh = list(optimizers), mesh
-        self._communication, self._max_norm = communication, max_gradient_norm
-        self._groups = group_by_layout(value for value in module.parameters() if value.requires_grad)
+        self._mesh, self._communication, self._max_norm = mesh, communication, max_gradient_norm
+        self._parts = _divide(module, optimizers)
         self._on_device = mesh.device.type == "cuda" and skips_on_device(optimizers)
         device = mesh.device
         self._bad_seen = 0
@@ -56,27 +82,31 @@ class Update:
         """What the loss must be multiplied by before backward; None when nothing."""
         return self.scaler.get("scale")
 
-    def apply(self, loss: Tensor, *, rate: float, step: int) -> Tensor:
+    def apply(self, loss: Tensor, *, rate: float, step: int, part: str | None = None) -> Tensor:
         """Take step `step` (from 1) with the gradients at hand, then drop them.
+
+        Args:
+            part: of an alternating model: whose step it is; the others' weights stay.
 
         Returns:
             The norm of the whole gradient before clipping, shape `()`; it is not finite when the
             weights were left as they are.
         """
-        norm = gradient_norm(self._groups, self._mesh, whole=self._communication.averages_gradients)
+        own = self._parts[part]
+        norm = gradient_norm(own.groups, self._mesh, whole=self._communication.averages_gradients)
         if self._scaled:
             norm = norm / self.scaler["scale"]
-        set_rates(self._optimizers, rate, step=step)
+        set_rates(own.optimizers, rate, step=step)
         if self._on_device:
-            self._apply_on_device(loss, norm, step)
+            self._apply_on_device(own, loss, norm, step)
         elif math.isfinite(norm):
-            self._clip(norm)
-            self._communication.update(self._optimizers, step=step)
+            self._clip(own, norm)
+            self._communication.update(own.optimizers, step=step)
         elif not self._scaled or not math.isfinite(loss):
             self._bad_seen = step
         if self._scaled:
             self._adapt_scale(torch.isfinite(norm), step)
-        for optimizer in self._optimizers:
+        for optimizer in own.optimizers:
             optimizer.zero_grad(set_to_none=True)
         return norm
 
@@ -86,19 +116,19 @@ class Update:
             return self._bad_seen
         return int(self._bad_step)
 
-    def _apply_on_device(self, loss: Tensor, norm: Tensor, step: int) -> None:
+    def _apply_on_device(self, own: _Part, loss: Tensor, norm: Tensor, step: int) -> None:
         finite = torch.isfinite(norm)
         bad = ~(torch.isfinite(loss) if self._scaled else finite)
         self._bad_step.copy_(torch.where((self._bad_step == 0) & bad, step, self._bad_step))
-        self._clip(norm)
+        self._clip(own, norm)
         # Once a step was bad all later ones are left out too, so that the weights are those before it.
         called_off = (~finite | (self._bad_step > 0)).float()
-        for optimizer in self._optimizers:
+        for optimizer in own.optimizers:
             optimizer.found_inf = called_off  # type: ignore[attr-defined]
             optimizer.grad_scale = None  # type: ignore[attr-defined]
-        self._communication.update(self._optimizers, step=step)
+        self._communication.update(own.optimizers, step=step)
 
-    def _clip(self, norm: Tensor) -> None:
+    def _clip(self, own: _Part, norm: Tensor) -> None:
         """Scale the gradients to the largest norm, and back from the loss's scale."""
         if self._max_norm is None and not self._scaled:
             return
@@ -108,7 +138,7 @@ class Update:
         shrink = (largest / (norm + 1e-6)).clamp(max=1.0)
         if self._scaled:
             shrink = shrink / self.scaler["scale"]
-        scale_gradients(self._groups, shrink)
+        scale_gradients(own.groups, shrink)
 
     def _adapt_scale(self, finite: Tensor, step: int) -> None:
         torch._amp_update_scale_(

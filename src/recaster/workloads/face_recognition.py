@@ -19,6 +19,7 @@ from recaster.core.files import read_json, write_json
 from recaster.data.augmentation import Augmentation
 from recaster.data.picture_set import PictureSet
 from recaster.data.shards import Shard, read_shard, stack_pictures, write_shard
+from recaster.data.slice_groups import read_slice_groups, write_slice_groups
 from recaster.models.face_embedder import FaceEmbedder, build_face_embedder, embed, load_face_embedder
 from recaster.models.face_losses import build_face_loss, nearest_is_own
 from recaster.models.losses import LossSum
@@ -89,7 +90,7 @@ class FaceRecognition:
             ids = [record.id for record in own]
             shard = Shard(images=pixels[rows], labels=labels, ids=ids, minimum=minimum, maximum=maximum)
             write_shard(folder, name, shard)
-            write_json(folder / f"{name}.groups.json", [record.text for record in own])
+            write_slice_groups(folder, name, [record.group for record in own])
         facts = {
             "rows": {name: len(rows) for name, rows in splits.items()},
             "people": {name: len(names) for name, names in people.items()},
@@ -192,7 +193,7 @@ class FaceRecognition:
         """Curves, scores and retrieved faces as plots; pixels as baseline, and groups."""
         from recaster.evaluation.face_report import report_faces
 
-        groups = read_json(prepared / "test.groups.json")
+        groups = read_slice_groups(prepared, "test")
         shard = read_shard(prepared, "test")
         return report_faces(predictions, targets, shard, groups, section=recipe.evaluate, folder=folder)
 

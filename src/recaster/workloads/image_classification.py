@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from recaster.core.files import read_json, write_json
 from recaster.data.augmentation import Augmentation
-from recaster.data.labels import count_labels, find_rarest, number_labels
 from recaster.data.picture_set import PictureSet
-from recaster.data.shards import Shard, read_shard, stack_pictures, write_shard
+from recaster.data.shards import measure_light, read_shard
+from recaster.data.slice_groups import read_slice_groups
 from recaster.models.losses import LossSum, build_loss, count_correct, to_probabilities
 from recaster.models.open_pictures import PROCESSOR, PictureClassifier, describe_processor
 from recaster.models.picture_models import FRESH, build_picture_model, find_architecture, load_picture_model
@@ -65,32 +65,9 @@ class ImageClassification:
         folder: Path,
     ) -> dict[str, Any]:
         """Group duplicates, split, write shards."""
-        from recaster.data.packed import read_accepted
-        from recaster.data.split import divide_records, group_duplicates
+        from recaster.data.picture_splits import write_picture_splits
 
-        records, image = read_accepted(raw, accepted), _shape(recipe)
-        pixels, minimum, maximum = stack_pictures([record.pixels for record in records], image)
-        labels = number_labels([record.label for record in records], recipe.data)
-        groups = group_duplicates(
-            pixels, distance=recipe.split.near_duplicate_distance, span=maximum - minimum
-        )
-        published = [record.split for record in records]
-        splits, left_out = divide_records(find_rarest(labels), groups, published, recipe.split)
-        for name, rows in splits.items():
-            shard = Shard(
-                images=pixels[rows],
-                labels=labels[rows],
-                ids=[records[row].id for row in rows.tolist()],
-                minimum=minimum,
-                maximum=maximum,
-            )
-            write_shard(folder, name, shard)
-        counts = {name: len(rows) for name, rows in splits.items()}
-        duplicates = len(groups) - len(set(groups.tolist()))
-        per_label = {name: count_labels(labels[rows]) for name, rows in splits.items()}
-        facts = {"rows": counts, "duplicates": duplicates, "left_out": left_out}
-        write_json(folder / "splits.json", {**facts, "labels": recipe.data.labels, "per_label": per_label})
-        return facts
+        return write_picture_splits(raw, accepted, recipe.data, recipe.split, folder)
 
     def model_arguments(self, recipe: Recipe) -> dict[str, Any]:
         """Which network, for which pictures and labels, of which size."""
@@ -184,13 +161,20 @@ class ImageClassification:
         recipe: Recipe,
         predictions: NDArray[np.float64],
         targets: NDArray[np.int64],
-        prepared: Path,  # noqa: ARG002
+        prepared: Path,
         folder: Path,
     ) -> dict[str, Any]:
-        """Confusion and reliability, and a row a class."""
+        """Confusion and reliability, a row a class, and slices by brightness, contrast and group."""
         from recaster.evaluation.classification_report import report_classes
+        from recaster.evaluation.slices import cut_in_quarters
 
-        return report_classes(recipe, predictions, targets, folder)
+        brightness, contrast = measure_light(read_shard(prepared, "test"))
+        slices = {
+            "brightness": cut_in_quarters(brightness, _name_range),
+            "contrast": cut_in_quarters(contrast, _name_range),
+            "group": read_slice_groups(prepared, "test"),
+        }
+        return report_classes(recipe, predictions, targets, folder, slices=slices)
 
     def explain(
         self,
@@ -221,6 +205,10 @@ class ImageClassification:
             path=folder / "worst_errors.png",
         )
         return {}
+
+
+def _name_range(least: float, most: float) -> str:
+    return f"{least:.2f} to {most:.2f}"
 
 
 def _shape(recipe: Recipe) -> ImageShape:

@@ -86,6 +86,18 @@ class Generative(Protocol):
 
 
 @runtime_checkable
+class Illustrated(Protocol):
+    """A workload with pictures that only the model itself can make."""
+
+    def illustrate(self, artifact: Path, prepared: Path, training: Path | None, folder: Path) -> None:
+        """Draw them as PNG files into `folder`.
+
+        Args:
+            training: folder with what the model made while it trained; None for a model trained elsewhere.
+        """
+
+
+@runtime_checkable
 class Explained(Protocol):
     """A workload that shows what its models' answers rest on."""
 

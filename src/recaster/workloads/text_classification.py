@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from recaster.core.files import read_json, write_json
 from recaster.data.labels import count_labels, find_rarest, number_labels
+from recaster.data.slice_groups import read_slice_groups, write_slice_groups
 from recaster.data.token_shards import TokenRows, read_token_shard, write_token_shard
 from recaster.models import text_networks, vector_classifier
 from recaster.models.losses import LossSum, build_loss, count_correct, to_probabilities
@@ -117,6 +118,7 @@ class TextClassification:
                 labels=labels[rows[order]],
                 ids=[records[row].id for row in rows[order].tolist()],
             )
+            write_slice_groups(folder, name, [records[row].group for row in rows[order].tolist()])
         counts = {name: len(rows) for name, rows in splits.items()}
         facts = {
             "rows": counts,
@@ -234,13 +236,19 @@ class TextClassification:
         recipe: Recipe,
         predictions: NDArray[np.float64],
         targets: NDArray[np.int64],
-        prepared: Path,  # noqa: ARG002
+        prepared: Path,
         folder: Path,
     ) -> dict[str, Any]:
-        """Confusion and reliability, and a row a class."""
+        """Confusion and reliability, a row a class, and slices by length and group."""
         from recaster.evaluation.classification_report import report_classes
+        from recaster.evaluation.slices import cut_in_quarters
 
-        return report_classes(recipe, predictions, targets, folder)
+        lengths = read_token_shard(prepared, "test").lengths
+        slices = {
+            "length": cut_in_quarters(lengths, lambda least, most: f"{least} to {most} tokens"),
+            "group": read_slice_groups(prepared, "test"),
+        }
+        return report_classes(recipe, predictions, targets, folder, slices=slices)
 
     def explain(
         self,

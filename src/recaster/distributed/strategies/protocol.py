@@ -52,6 +52,20 @@ def list_links(model: nn.Module) -> list[str]:
 
 
 @runtime_checkable
+class Alternating(Protocol):
+    """A model of parts that steps train in turn, each by optimizers of its own: the two players of a GAN."""
+
+    def turns(self) -> list[str]:
+        """The parts, names of child modules, in the order in which steps train them, over and over."""
+
+    def begin_turn(self, part: str) -> None:
+        """Answer in training as `part`'s objective wants it, with gradients for no other part."""
+
+    def product(self) -> str:
+        """The part that comes out: a moving average follows it alone, in its own turns."""
+
+
+@runtime_checkable
 class LayerShared(Protocol):
     """A model whose layers can be shared by ranks."""
 

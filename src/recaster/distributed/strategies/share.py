@@ -10,7 +10,13 @@ from torch import nn
 
 from recaster.core.errors import RecipeError
 from recaster.distributed.mesh import DATA, SHARD, TENSOR, Mesh
-from recaster.distributed.strategies.protocol import Chained, Layered, LayerShared, list_links
+from recaster.distributed.strategies.protocol import (
+    Alternating,
+    Chained,
+    Layered,
+    LayerShared,
+    list_links,
+)
 
 SHORT_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """The precisions that compute in 16 bits."""
@@ -33,6 +39,8 @@ def share_copies(model: nn.Module, *, mesh: Mesh, bucket_mib: int | None, alike:
         bucket_cap_mb=_in_one_bucket(model) if bucket_mib is None else bucket_mib,
         init_sync=not alike,
         gradient_as_bucket_view=True,
+        # Only one part of an alternating model has gradients in a step; the others' are not waited for.
+        find_unused_parameters=isinstance(model, Alternating),
     )
 
 
