@@ -79,7 +79,7 @@ class WordContexts(nn.Module):
 
     def _score_means(self, vectors: Tensor, foretold: Tensor, random: Tensor, near: Tensor) -> Tensor:
         count = near.sum(2)
-        means = (near / count.clamp(min=1)[..., None]).to(vectors.dtype) @ vectors
+        means = near.to(vectors.dtype) @ vectors / count.clamp(min=1)[..., None]
         scores, against, some = (means * foretold).sum(2), means @ random.transpose(1, 2), count > 0
         nats = (F.softplus(-scores) + F.softplus(against).sum(2) * self.weight) * some
         if self.training:
