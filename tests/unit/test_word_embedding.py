@@ -333,7 +333,7 @@ def test_a_damaged_file_of_vectors_is_refused(content: bytes, tmp_path: Path) ->
 
 def _record(number: int, text: str) -> PackedRecord:
     return PackedRecord(
-        id=f"test/a.txt:{number}", label="", split="", pixels=np.zeros(0, np.uint8), text=text
+        id=f"test/a.txt:{number}", label="", split="", group="", pixels=np.zeros(0, np.uint8), text=text
     )
 
 
