@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 TORCH := $(shell grep '^torch==' constraints.txt)
 .DEFAULT_GOAL := help
-.PHONY: help run test test-campaign check format reference fetch-models ui up down bench-overhead contract-table kill-campaign bench-launchers bench-communication bench-engine bench-engine-gpu bench-preflight bench-customization bench-vision bench-language-quality clean
+.PHONY: help run test test-campaign check format reference fetch-models ui up down bench-overhead contract-table kill-campaign bench-launchers bench-communication bench-engine bench-engine-gpu bench-preflight bench-customization bench-vision bench-images bench-language-quality clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -79,6 +79,9 @@ bench-engine-gpu: ## the same on a GPU, against plain loops; needs torch, numpy,
 
 bench-customization: $(VENV)/.installed ## methods on public data in RECASTER_TEST_DATA (some hours; resumes)
 	$(PY) -m benchmarks.customization
+
+bench-images: $(VENV)/.installed ## the input path of pictures against the model's step (about 4 minutes)
+	$(PY) -m benchmarks.images
 
 bench-vision: $(VENV)/.installed ## vision workloads on public data in RECASTER_TEST_DATA (about half an hour)
 	$(PY) -m benchmarks.vision

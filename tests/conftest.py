@@ -39,6 +39,18 @@ def shared_folder(factory: pytest.TempPathFactory, name: str) -> Path:
     return folder
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Refuse to go on where groups are not kept: two workers would then make the same models side by side."""
+    if not getattr(config.option, "loadgroup", False):
+        return
+    apart = [item for item in items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid]
+    if apart:
+        raise pytest.UsageError(
+            f"pytest-xdist does not keep the group of {apart[0].nodeid}: see constraints.txt"
+        )
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quiet_dependencies()

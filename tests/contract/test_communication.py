@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tests.contract import communication_runs as runs
 from tests.contract.communication_runs import Case
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("communication")]
 
 EXACT = 4.2e-5
 ROUNDED = 5e-3

@@ -22,7 +22,7 @@ from tests.conftest import ROOT
 from tests.contract.method_runs import OPTIONS, VARIANTS, Method, make_project, plan_method
 from tests.integration.training_task import cut_at_half, train_all
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("methods")]
 _MODULES = ROOT / "src" / "recaster" / "customization"
 _PLANS = {name: (name, options) for name, options in OPTIONS.items()}
 _PLANS |= {f"{name}-other": (name, options) for name, options in VARIANTS.items()}

@@ -18,7 +18,7 @@ from tests.conftest import shared_folder
 from tests.contract import strategy_runs
 from tests.contract.strategy_runs import CASES, MAX_NORM, MOVES, SINGLE, Case, Move
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("strategies")]
 _FLOAT32, _FLOAT32_EXACT, _BF16 = 4.2e-5, 2e-5, 5e-3
 # The norm tells what AdamW hides: a gradient that is wrong by a factor.
 _NORM = {"float32": 1e-5, "bf16": 1e-2}

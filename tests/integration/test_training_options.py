@@ -35,7 +35,7 @@ from tests.integration.training_task import (
     write_plan,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("options")]
 OPTIMIZERS = list(Optimizer.model_fields["name"].annotation.__args__)  # type: ignore[union-attr]
 ALONE: dict[str, dict[str, Any]] = {
     "plain": {"task": "encoder"},

@@ -97,7 +97,7 @@ def test_faces_are_aligned_by_their_points(tmp_path: Path) -> None:
     one, other = _list(
         tmp_path, [["a.png", "anna", "in", *_POINTS], ["b.png", "anna", "out", *turned.flatten().tolist()]]
     )
-    assert (one.label, one.text, other.text) == ("anna", "in", "out") and not one.problem + other.problem
+    assert (one.label, one.group, other.group) == ("anna", "in", "out") and not one.problem + other.problem
     assert one.pixels is not None and other.pixels is not None and one.pixels.shape == (32, 32, 1)
     apart = np.abs(one.pixels.astype(float) - other.pixels.astype(float))
     assert (

@@ -10,7 +10,7 @@ from torch import nn
 from recaster.core.errors import RecipeError
 from recaster.customization.protocol import PlainMethod
 from recaster.models.causal_models import CausalModel
-from recaster.models.open_models import Headed, OpenModel
+from recaster.models.open_models import NamedHead, OpenModel
 
 
 def add_adapter(model: nn.Module, config: Any, *, where: str) -> nn.Module:
@@ -24,7 +24,7 @@ def add_adapter(model: nn.Module, config: Any, *, where: str) -> nn.Module:
     """
     from peft import get_peft_model
 
-    head = model.head_names() if isinstance(model, Headed) else []
+    head = model.head_names() if isinstance(model, NamedHead) else []
     network = model.network if isinstance(model, OpenModel) else model
     try:
         adapted = get_peft_model(network, config)

@@ -9,7 +9,7 @@ from torch import nn
 
 from recaster.core.errors import RecipeError
 from recaster.customization.protocol import PlainMethod, freeze_all_but
-from recaster.models.open_models import Headed
+from recaster.models.open_models import NamedHead
 
 
 class BitFit(PlainMethod):
@@ -17,7 +17,7 @@ class BitFit(PlainMethod):
 
     def apply(self, model: nn.Module, plan: Mapping[str, Any]) -> nn.Module:  # noqa: ARG002
         """Freeze all but biases and, where there is one, the head."""
-        head = model.head_names() if isinstance(model, Headed) else []
+        head = model.head_names() if isinstance(model, NamedHead) else []
         biases = [name for name, _ in model.named_parameters() if name.rpartition(".")[2] == "bias"]
         if not biases:
             raise RecipeError(

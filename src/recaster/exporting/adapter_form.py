@@ -18,7 +18,7 @@ from recaster.core.errors import BaseModelError
 from recaster.core.files import read_json, write_json
 from recaster.core.hashing import hash_file
 from recaster.customization.protocol import load_method
-from recaster.models.open_models import Headed, OpenModel, load_network
+from recaster.models.open_models import NamedHead, OpenModel, load_network
 
 ADAPTER = "adapter"
 """The folder of this form inside an artifact."""
@@ -27,6 +27,7 @@ _CONFIG = "adapter_config.json"
 _KINDS = {
     "text": ("AutoModelForSequenceClassification", "SEQ_CLS"),
     "image": ("AutoModelForImageClassification", None),
+    "boxes": ("AutoModelForObjectDetection", None),
     "chat": ("AutoModelForCausalLM", "CAUSAL_LM"),
     "causal": ("AutoModelForCausalLM", "CAUSAL_LM"),
     "masked": ("AutoModelForMaskedLM", None),
@@ -72,7 +73,7 @@ def write_adapter_form(
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    named = trained.head_names() if isinstance(trained, Headed) else []
+    named = trained.head_names() if isinstance(trained, NamedHead) else []
     heads = [name.removeprefix("network.") for name in named]
     tensors: dict[str, Tensor] = dict(get_peft_model_state_dict(network))
     for head in heads:

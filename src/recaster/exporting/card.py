@@ -300,7 +300,8 @@ def _measured(recipe: Recipe, facts: CardFacts) -> list[str]:
     lines = [
         f"## Metrics on {facts.rows:,} held-out {_UNITS.get(recipe.workload, 'records')}",
         "",
-        f"Intervals are of {confidence}: Wilson's for accuracy, the bootstrap's for the rest.",
+        f"Intervals are of {confidence}: Wilson's for accuracy, the bootstrap's for the rest."
+        + _views(recipe),
         "",
         "| metric | value | low | high |",
         "|---|---:|---:|---:|",
@@ -312,6 +313,14 @@ def _measured(recipe: Recipe, facts: CardFacts) -> list[str]:
         lines += ["", "| slice | rows | accuracy | low | high |", "|---|---:|---:|---:|---:|"]
         lines += [_slice_row(row) for row in facts.slices]
     return lines
+
+
+def _views(recipe: Recipe) -> str:
+    """What the figures rest on that the bare network does not do."""
+    count = (5 if recipe.evaluate.shift_pixels else 1) * (2 if recipe.evaluate.flip else 1)
+    if recipe.data.kind != "image" or count == 1:
+        return ""
+    return f" Answers are means over {count} views of a picture, as preprocessing.json says."
 
 
 def _slice_row(row: dict[str, Any]) -> str:

@@ -21,7 +21,8 @@ _SCORE_POWER, _IOU_POWER = 1.0, 6.0
 """Of the alignment, as in the paper."""
 _BOX_WEIGHT = 2.0
 _COLUMNS = 7
-_HIT_IOU, _HIT_SCORE = 0.5, 0.3
+HIT_IOU, HIT_SCORE = 0.5, 0.3
+"""From which on a box counts as found while training goes on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,5 +99,5 @@ def count_found(seen: Tensor, targets: Tensor) -> Tensor:
     scores = seen[:, :, _COLUMNS:].float().sigmoid()
     score, classes = scores.max(2)
     overlap = pair_iou(targets[:, :, 1:], seen[:, :, 3:_COLUMNS].float())
-    right = (classes[:, None, :] == targets[:, :, :1]) & (score[:, None, :] >= _HIT_SCORE)
-    return ((overlap >= _HIT_IOU) & right).any(2).sum()
+    right = (classes[:, None, :] == targets[:, :, :1]) & (score[:, None, :] >= HIT_SCORE)
+    return ((overlap >= HIT_IOU) & right).any(2).sum()

@@ -20,7 +20,15 @@ from recaster.models.loading import LoadReport
 
 
 @runtime_checkable
-class Headed(Protocol):
+class NamedHead(Protocol):
+    """A model that knows which of its modules are its head: trained whole, beside adapters."""
+
+    def head_names(self) -> list[str]:
+        """Their names."""
+
+
+@runtime_checkable
+class Headed(NamedHead, Protocol):
     """A model whose head can be trained apart from its encoder."""
 
     def encode(self, inputs: Tensor) -> Tensor:
@@ -28,9 +36,6 @@ class Headed(Protocol):
 
     def decide(self, features: Tensor) -> Tensor:
         """Logits of `encode`'s result."""
-
-    def head_names(self) -> list[str]:
-        """The modules of `decide`."""
 
 
 @runtime_checkable

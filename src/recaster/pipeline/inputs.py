@@ -207,7 +207,7 @@ def export_inputs(cast: Cast, trained: StepResult) -> dict[str, Any]:
         "weights": trained.facts["weights_sha256"],
         "trained": trained.ref,
         "data": recipe.data.model_dump(include={"labels", recipe.data.kind}),
-        "evaluate": recipe.evaluate.model_dump(include={"false_accept_rate", "flip"}),
+        "evaluate": recipe.evaluate.model_dump(include={"false_accept_rate", "flip", "shift_pixels"}),
         "code": code_of("export"),
     }
 

@@ -144,7 +144,11 @@ class EvaluateSection(Section):
     """Of face-recognition: share of the validation split's pairs of different people that may pass for one;
     the shipped threshold is the lowest that keeps it."""
     flip: bool = False
-    """Of face-recognition: an embedding is the mean of the picture's and its mirror image's."""
+    """Of face-recognition: an embedding is the mean of the picture's and its mirror image's. Of
+    image-classification: so are probabilities (test-time augmentation), also where the model is served."""
+    shift_pixels: int = Field(default=0, ge=0, le=64)
+    """Of image-classification: probabilities are means over the picture and the same moved by so many pixels
+    up, down, left and right; with `flip` over the mirror images of these five too."""
     samples: int = Field(default=16, ge=1, le=1000)
     """Held-out rows on which a model that writes does so, for people to read."""
     encoder: str | None = None

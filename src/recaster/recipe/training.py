@@ -173,6 +173,7 @@ class Loss(Section):
         "arcface",
         "cosface",
         "triplet",
+        "set-prediction",
         "hinge",
         "non-saturating",
         "wasserstein",
@@ -180,8 +181,9 @@ class Loss(Section):
     """binary-cross-entropy: of records with several labels, the mean over these; focal: Lin et al. 2017;
     margin: multi-class hinge; brier: squared error of the probabilities. Of face-recognition: arcface (Deng
     et al. 2019), cosface (Wang et al. 2018), triplet (hardest of each pass, Hermans et al. 2017). Of
-    image-generation: hinge (Lim and Ye 2017), non-saturating (Goodfellow et al. 2014), wasserstein (Arjovsky
-    et al. 2017; it wants the penalty `interpolated`)."""
+    object-detection: focal for the detector of this package, set-prediction (Carion et al. 2020) for those
+    of the DETR family. Of image-generation: hinge (Lim and Ye 2017), non-saturating (Goodfellow et al. 2014),
+    wasserstein (Arjovsky et al. 2017; it wants the penalty `interpolated`)."""
     distance: float = Field(default=0.3, gt=0, lt=2)
     """By how much a face's own person must be nearer than others: an angle in radians of arcface, a cosine of
     cosface, a distance of triplet."""

@@ -42,12 +42,14 @@ class BoxFinder(PythonModel):
     """Pictures in their source's pixel range in, a JSON list of boxes out."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Build the network from the artifact's own code, with its safetensors weights."""
+        """Build the network from the artifact's own code or by transformers, with its safetensors weights."""
         folder = Path(context.artifacts["model"])
         config: dict[str, Any] = json.loads((folder / "config.json").read_text())
-        self.labels: list[str] = config["labels"]
+        names = config.get("id2label", {})
+        self.labels: list[str] = config.get("labels") or [names[str(one)] for one in range(len(names))]
         self.image: dict[str, Any] = json.loads((folder / "preprocessing.json").read_text())
-        self.model = _load(folder, config).eval()
+        own = (folder / "modeling.py").exists()
+        self.model = (_load(folder, config) if own else _OpenNetwork(folder)).eval()
 
     def predict(
         self,
@@ -106,6 +108,42 @@ def _load(folder: Path, config: dict[str, Any]) -> nn.Module:
     model: nn.Module = modeling.build_model(**config["arguments"])
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model
+
+
+class _OpenNetwork(nn.Module):
+    """A detector of transformers over pictures in 0..1, normalised as its processor's file says."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        from transformers import AutoModelForObjectDetection
+
+        self.network = AutoModelForObjectDetection.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32
+        )
+        told = json.loads((folder / "preprocessor_config.json").read_text())
+        self.softmax = told["image_processor_type"] == "YolosImageProcessor"
+        self.mean, self.std = (
+            torch.tensor(told[f"image_{name}"]).view(1, -1, 1, 1) for name in ("mean", "std")
+        )
+
+    @torch.no_grad()
+    def detect(self, images: torch.Tensor, *, overlap: float, least_score: float, most: int) -> torch.Tensor:  # noqa: ARG002
+        """As the network of `modeling.py`; nothing is suppressed, since queries do not repeat each other."""
+        told = self.network(pixel_values=(images.expand(-1, 3, -1, -1) - self.mean) / self.std)
+        if self.softmax:
+            scores = told.logits.softmax(2)[:, :, :-1]
+            scores = torch.where(scores == scores.amax(2, keepdim=True), scores, -1.0)
+        else:
+            scores = told.logits.sigmoid()
+        score, place = scores.flatten(1).topk(min(most, scores.shape[1]), dim=1)
+        queries, classes = place // scores.shape[2], place % scores.shape[2]
+        height, width = images.shape[-2:]
+        middle, half = told.pred_boxes[:, :, :2], told.pred_boxes[:, :, 2:] / 2
+        sides = torch.cat([middle - half, middle + half], 2).clamp(0, 1)
+        sides = sides * sides.new_tensor([width, height, width, height])
+        boxes = sides.gather(1, queries[:, :, None].expand(-1, -1, 4))
+        found = torch.cat([boxes, score[:, :, None], classes[:, :, None].to(score.dtype)], 2)
+        return torch.where(score[:, :, None] >= least_score, found, -1.0)
 
 
 mlflow.models.set_model(BoxFinder())

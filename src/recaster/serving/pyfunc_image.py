@@ -72,7 +72,7 @@ class ImageClassifier(PythonModel):
         """Label and probabilities of pictures `(rows, height, width, channels)`, a row a picture."""
         pictures = self._to_pictures(model_input)
         pieces = [
-            self._to_probabilities(self.model(torch.from_numpy(pictures[start : start + _BATCH_ROWS])))
+            self._answer(torch.from_numpy(pictures[start : start + _BATCH_ROWS]))
             for start in range(0, len(pictures), _BATCH_ROWS)
         ]
         labels = self.labels
@@ -80,6 +80,17 @@ class ImageClassifier(PythonModel):
         frame = pd.DataFrame(probabilities, columns=[f"p_{label}" for label in labels])
         frame.insert(0, "label", [self._name(row) for row in probabilities])
         return frame
+
+    def _answer(self, images: torch.Tensor) -> torch.Tensor:
+        """Probabilities, means over the picture and those of its views that the evaluation had too."""
+        views, shift = [images], self.image.get("shift_pixels", 0)
+        if shift:
+            wide, (height, width) = F.pad(images, [shift] * 4, mode="replicate"), images.shape[2:]
+            for top, left in ((0, shift), (2 * shift, shift), (shift, 0), (shift, 2 * shift)):
+                views.append(wide[:, :, top : top + height, left : left + width])
+        if self.image.get("flip"):
+            views += [view.flip(3) for view in views]
+        return torch.stack([self._to_probabilities(self.model(view)) for view in views]).mean(0)
 
     def _name(self, probabilities: NDArray[np.float64]) -> str:
         """The likeliest label, or all that are likelier there than not."""

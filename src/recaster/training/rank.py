@@ -30,7 +30,7 @@ from recaster.distributed.heartbeat import note
 from recaster.distributed.mesh import Mesh, join_mesh
 from recaster.distributed.strategies.build import build_communication, build_strategy, mesh_shape
 from recaster.models.losses import LossSum
-from recaster.models.open_models import Headed
+from recaster.models.open_models import NamedHead
 from recaster.training.averaging import WeightAverage
 from recaster.training.checkpoint import Saved, load_memory, load_newest_checkpoint, read_weights, whole_state
 from recaster.training.consistency import answer_twice, consistent_loss
@@ -203,7 +203,7 @@ class Run:
         customize = self.plan.get("customize", {})
         if customize.get("method") != "full" or not (apart := customize["full"]["unfreeze_every_epochs"]):
             return {}
-        head = model.head_names() if isinstance(model, Headed) else layers[-1:]
+        head = model.head_names() if isinstance(model, NamedHead) else layers[-1:]
         return unfreezing_steps(layers, head, steps_apart=apart * self.sampler.steps_per_epoch)
 
     def _build_communication(self) -> Communication:

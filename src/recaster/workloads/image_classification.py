@@ -21,6 +21,7 @@ from recaster.data.slice_groups import read_slice_groups
 from recaster.models.losses import LossSum, build_loss, count_correct, to_probabilities
 from recaster.models.open_pictures import PROCESSOR, PictureClassifier, describe_processor
 from recaster.models.picture_models import FRESH, build_picture_model, find_architecture, load_picture_model
+from recaster.models.picture_views import list_views
 from recaster.training.trainable import TrainingSet
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ class ImageClassification:
         from recaster.exporting.open_folder import name_problem, write_open_folder
 
         base, several = _base(plan), recipe.data.several_labels
-        preprocessing = {"kind": self.kind, **_shape(recipe).model_dump(), "several_labels": several}
+        views = {"flip": recipe.evaluate.flip, "shift_pixels": recipe.evaluate.shift_pixels}
+        preprocessing = {"kind": self.kind, **_shape(recipe).model_dump(), "several_labels": several, **views}
         trained = load_trained(self, plan, weights)
         model = merge_beside_adapter(trained, plan, folder, preprocessing=preprocessing)
         if isinstance(model, PictureClassifier):
@@ -140,15 +142,19 @@ class ImageClassification:
     def predict(
         self, artifact: Path, prepared: Path, split: str
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Probabilities and targets of a split, in the shard's order."""
+        """Probabilities, means over the artifact's views, and targets of a split, in the shard's order."""
         model, shard = load_picture_model(artifact).eval(), read_shard(prepared, split)
+        described = artifact / "preprocessing.json"
+        views = _views(read_json(described) if described.exists() else {})
+        labels = torch.from_numpy(shard.labels)
         # Convolutions are about twice as fast so; torch's own types leave the memory format out.
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        pieces = [
-            model(torch.from_numpy(shard.scaled(slice(start, start + _BATCH_ROWS))))
-            for start in range(0, len(shard.labels), _BATCH_ROWS)
-        ]
-        return to_probabilities(torch.cat(pieces), torch.from_numpy(shard.labels)).numpy(), shard.labels
+        pieces = []
+        for start in range(0, len(shard.labels), _BATCH_ROWS):
+            images = torch.from_numpy(shard.scaled(slice(start, start + _BATCH_ROWS)))
+            answers = [to_probabilities(model(view), labels) for view in list_views(images, **views)]
+            pieces.append(torch.stack(answers).mean(0))
+        return torch.cat(pieces).numpy(), shard.labels
 
     def metrics(self, section: EvaluateSection) -> Mapping[str, MetricFunction]:
         """Those of classification, and top-5 accuracy."""
@@ -205,6 +211,10 @@ class ImageClassification:
             path=folder / "worst_errors.png",
         )
         return {}
+
+
+def _views(described: Mapping[str, Any]) -> dict[str, Any]:
+    return {"flip": described.get("flip", False), "shift_pixels": described.get("shift_pixels", 0)}
 
 
 def _name_range(least: float, most: float) -> str:

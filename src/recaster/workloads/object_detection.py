@@ -22,8 +22,10 @@ from recaster.data.box_shards import Targets, read_box_shard, stack_boxes, write
 from recaster.data.shards import Shard, stack_pictures
 from recaster.models import detector
 from recaster.models.detection_loss import count_found, detection_loss
-from recaster.models.detectors import BACKBONES, build_detector, find_backbone, load_detector
+from recaster.models.detectors import BACKBONES, build_detector, load_detector, own_arguments
 from recaster.models.losses import LossSum
+from recaster.models.open_detectors import PROCESSOR, OpenDetector, describe_detector_processor
+from recaster.models.set_prediction import count_matched, set_prediction_loss
 from recaster.training.trainable import TrainingSet
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from recaster.workloads.protocol import MetricFunction
 
 _BATCH_ROWS = 32
+_SET = "set-prediction"
 _OVERLAP, _LEAST_SCORE = 0.6, 0.01
 """Of non-maximum suppression; and the weakest detection that average precision should still see."""
 
@@ -138,12 +141,26 @@ class ObjectDetection:
             "height": shape.height,
             "width": shape.width,
             "classes": len(recipe.data.labels),
+            "labels": recipe.data.labels,
             "features": model.width,
         }
 
     def build_model(self, plan: dict[str, Any]) -> nn.Module:
-        """The detector, its backbone with the base's weights where there is one."""
-        return build_detector(plan["model_arguments"], _base(plan))
+        """The detector, with the base's weights where there is one.
+
+        Raises:
+            RecipeError: the recipe's loss is for another kind of detector.
+        """
+        model = build_detector(plan["model_arguments"], _base(plan))
+        wanted = _SET if isinstance(model, OpenDetector) else "focal"
+        if plan["train"]["loss"]["name"] != wanted:
+            raise RecipeError(
+                "The loss is for another kind of detector.",
+                where="train.loss.name",
+                value=plan["train"]["loss"]["name"],
+                repair=f"write `loss: {{ name: {wanted} }}`",
+            )
+        return model
 
     def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:
         """The split's pictures, memory-mapped."""
@@ -156,36 +173,47 @@ class ObjectDetection:
         Raises:
             RecipeError: the recipe asks for another.
         """
-        if section["name"] != "focal" or section["consistency"]:
+        known = section["name"] in {"focal", _SET}
+        if not known or section["consistency"]:
             raise RecipeError(
-                "Detectors have the focal loss, with one for boxes beside it.",
+                "Detectors have the focal loss, or that of set prediction, with one for boxes beside it.",
                 where="train.loss",
-                value=section["name"] if section["name"] != "focal" else "consistency",
-                repair="write `loss: { name: focal }`",
+                value="consistency" if known else section["name"],
+                repair="write `loss: { name: focal }`, or set-prediction for the DETR family",
             )
+        if section["name"] == _SET:
+            return set_prediction_loss
         return partial(detection_loss, gamma=section["gamma"])
 
     def correct(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Boxes that some point finds."""
-        return count_found(logits, targets)
+        """Boxes that some point or query finds."""
+        answered_by_queries = bool(logits[0, 0, 2] < 0)
+        return (count_matched if answered_by_queries else count_found)(logits, targets)
 
     def export(self, plan: dict[str, Any], recipe: Recipe, weights: Path, folder: Path) -> None:
-        """Weights, configuration and preprocessing, and the network's source."""
+        """Weights, configuration and preprocessing, and the network's source where it is of this package."""
         from safetensors.torch import save_file
 
         from recaster.customization.build import load_trained
         from recaster.exporting.adapter_form import merge_beside_adapter
         from recaster.exporting.artifact import write_artifact
+        from recaster.exporting.open_folder import write_open_folder
 
         preprocessing = {"kind": self.kind, **_shape(recipe).model_dump()}
         trained = load_trained(self, plan, weights)
         model = merge_beside_adapter(trained, plan, folder, preprocessing=preprocessing)
+        if isinstance(model, OpenDetector):
+            shape = _shape(recipe)
+            write_open_folder(folder, network=model.network, tokenizer=_base(plan) or folder)
+            told = describe_detector_processor(model, height=shape.height, width=shape.width)
+            write_json(folder / PROCESSOR, told)
+            write_json(folder / "preprocessing.json", preprocessing)
+            return
         save_file(model.state_dict(), folder / "model.safetensors")
-        arguments = plan["model_arguments"]
         write_artifact(
             folder,
             modeling=Path(detector.__file__),
-            arguments={**arguments, "backbone": find_backbone(arguments, _base(plan))},
+            arguments=own_arguments(plan["model_arguments"], _base(plan)),
             labels=recipe.data.labels,
             preprocessing=preprocessing,
         )
