@@ -93,7 +93,7 @@ def vectors(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("mode", ["static", "multichannel"])
+@pytest.mark.parametrize("mode", [pytest.param("static", marks=pytest.mark.campaign), "multichannel"])
 def test_a_classifier_begins_with_vectors_of_a_file(mode: str, tmp_path: Path, vectors: Path) -> None:
     cast = _open(
         tmp_path,
