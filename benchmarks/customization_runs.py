@@ -76,6 +76,12 @@ def _text(name: str, *overrides: str) -> Measure:
     return cast_run(f"recipes/text-classification/{name}-minilm.yaml", *LOCAL[name], *overrides)
 
 
+def _chat(*overrides: str) -> Measure:
+    """SmolLM2 on the local copy of its conversations."""
+    source = "data.source=data/chitchat/chitchat.jsonl.gz"
+    return cast_run("recipes/chat/smollm2-chitchat.yaml", source, *overrides, metric="perplexity")
+
+
 LOCAL: dict[str, tuple[str, ...]] = {
     "sst2": (
         "data.source=data/sst2/stsa.binary.train.txt",
@@ -114,9 +120,7 @@ RUNS: dict[str, Measure] = {
     "trec/full": _text("trec"),
     "captions/masked": cast_run("recipes/language-modelling/minilm-captions.yaml", metric="token_accuracy"),
     "captions/causal": cast_run("recipes/language-modelling/smollm2-captions.yaml", metric="perplexity"),
-    "chitchat/lora": cast_run(
-        "recipes/chat/smollm2-chitchat.yaml",
-        "data.source=data/chitchat/chitchat.jsonl.gz",
-        metric="perplexity",
-    ),
+    "chitchat/lora": _chat(),
+    "chitchat/prompt": _chat("customize={method: prompt}", "train.optimizer.learning_rate=0.01"),
+    "chitchat/prefix": _chat("customize={method: prefix}", "train.optimizer.learning_rate=0.01"),
 }

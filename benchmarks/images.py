@@ -191,9 +191,6 @@ def _write(decoding: list[dict[str, Any]], training: list[dict[str, Any]]) -> No
         )
         for row in training
     ]
-    for row in decoding:
-        name = f"decoding against plain Pillow, {row['pictures']}, {row['cores']} cores"
-        targets.append(target(name, "above 1", row["ratio"], met=row["ratio"] > 1))
     write_result(
         "images",
         "What does the input path of pictures cost?",

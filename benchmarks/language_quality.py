@@ -14,7 +14,7 @@ SUITE = Suite(
     prefix="language",
     question="How good are the language workloads?",
     command="make bench-language-quality",
-    packages=["torch", "numpy", "tokenizers"],
+    packages=["torch", "numpy", "tokenizers", "transformers", "sacrebleu"],
 )
 
 if __name__ == "__main__":

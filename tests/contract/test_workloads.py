@@ -264,6 +264,7 @@ def _to_line(record: PackedRecord, kind: str) -> dict[str, Any]:
         "trees": lambda: {"text": record.text},
         "words": lambda: {"text": record.text},
         "chat": lambda: {"messages": json.loads(record.text)},
+        "pairs": lambda: json.loads(record.text),
     }[kind]()
     return {"id": record.id, **content}
 

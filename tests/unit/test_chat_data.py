@@ -120,7 +120,9 @@ def test_facts_of_a_conversation() -> None:
             "on 2020-01-01 10:00, in 1990-2000, 3.14159265 or 1,000,000,000",
             dict.fromkeys(("mail", "phone", "card"), 0),
         ),
+        ("word" * 250_000 + " anna@example.org", {"mail": 1, "phone": 0, "card": 0}),
     ],
+    ids=["mail", "phones", "card", "order", "numbers", "megabyte"],
 )
 def test_patterns_of_personal_data(text: str, found: dict[str, int]) -> None:
     assert count_personal(text) == found

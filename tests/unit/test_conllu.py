@@ -224,6 +224,7 @@ def test_what_comes_through_standard_input(tmp_path: Path) -> None:
     assert write_given(b"A text.\n", "trees", tmp_path).name == "given.txt"
     lines = write_given(b"\xef\xbb\xbfone \n\ntwo", "text", tmp_path)
     assert lines.read_text() == '{"text": "one"}\n{"text": "two"}\n'
+    assert write_given(b"one\n\ntwo", "pairs", tmp_path).read_text() == "one\ntwo\n"
     assert '"role": "user"' in write_given(b"hello", "chat", tmp_path).read_text()
     for content, told in ((b"\xff", "not UTF-8"), (b" \n", "is empty")):
         with pytest.raises(DataError, match=told):

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -32,7 +33,8 @@ _FORMATS = ("PNG", "JPEG", "BMP", "PPM", "GIF", "WEBP")
 _MOST_PIXELS = 1 << 26
 """Of one picture before it is resized: 64 million decode to 192 MiB."""
 _WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-_AHEAD = 64
+_AT_ONCE, _AHEAD = 8, 8
+"""Files a thread decodes in one go (handing over costs as much as a small picture), and such lots ahead."""
 UNREADABLE = (OSError, ValueError, SyntaxError, TypeError, IndexError, KeyError, EOFError, struct.error)
 """What Pillow's readers raise for bytes that are not what they seem."""
 
@@ -71,14 +73,19 @@ def _describe(file: Path, root: Path) -> PictureFile:
 
 def decode_files(files: Iterable[PictureFile], image: ImageShape) -> Iterator[RawRecord]:
     """Read `files`, a processor's worth at a time, in their order."""
+    remaining = iter(files)
     with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode") as pool:
-        coming: deque[Future[RawRecord]] = deque()
-        for file in files:
-            coming.append(pool.submit(_read, file, image))
+        coming: deque[Future[list[RawRecord]]] = deque()
+        while some := list(islice(remaining, _AT_ONCE)):
+            coming.append(pool.submit(_read_all, some, image))
             if len(coming) >= _AHEAD:
-                yield coming.popleft().result()
+                yield from coming.popleft().result()
         while coming:
-            yield coming.popleft().result()
+            yield from coming.popleft().result()
+
+
+def _read_all(files: list[PictureFile], image: ImageShape) -> list[RawRecord]:
+    return [_read(file, image) for file in files]
 
 
 def _read(file: PictureFile, image: ImageShape) -> RawRecord:
@@ -133,11 +140,13 @@ def decode_sized(file: BinaryIO, image: ImageShape) -> tuple[Pixels, tuple[int, 
         if getattr(opened, "is_animated", False) and opened.format not in {"JPEG", "MPO"}:
             raise ValueError(f"an animation of {opened.n_frames} frames; keep one of them")  # type: ignore[attr-defined]
         opened.load()
-        picture = ImageOps.exif_transpose(opened)
+        ImageOps.exif_transpose(opened, in_place=True)
+        picture: Image.Image = opened
         shown = (picture.height, picture.width)
         if picture.mode in _WIDE_MODES:
             return _wide_pixels(picture, image), shown
-        picture = picture.convert(_mode(picture, image))
+        if picture.mode != (mode := _mode(picture, image)):  # else it would only be copied
+            picture = picture.convert(mode)
         if image.resize != "refuse":
             picture = _fit(picture, image)
         pixels = np.asarray(picture)

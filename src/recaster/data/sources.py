@@ -19,10 +19,12 @@ from recaster.data import (
     chat_sources,
     document_sources,
     image_sources,
+    pair_sources,
     picture_list,
     remote,
     synthetic,
     synthetic_faces,
+    synthetic_pairs,
     synthetic_shapes,
     synthetic_trees,
     synthetic_words,
@@ -42,6 +44,7 @@ _BUILTIN: dict[str, tuple[str, Callable[[], Path], Callable[[], Iterator[RawReco
     "builtin:synthetic-sentences": ("words", synthetic_words.source_file, synthetic_words.make_sentences),
     "builtin:synthetic-word-pairs": ("words", synthetic_words.source_file, synthetic_words.make_pairs),
     "builtin:synthetic-notes": ("corpus", synthetic.source_file, synthetic.make_notes),
+    "builtin:synthetic-pairs": ("pairs", synthetic_pairs.source_file, synthetic_pairs.make_pairs),
     "builtin:synthetic-trees": ("trees", synthetic_trees.source_file, synthetic_trees.make_trees),
 }
 """Kind, the file whose content decides the records, and the records."""
@@ -53,6 +56,8 @@ _FORMS = {
     "chat": "a .jsonl or .jsonl.gz file of messages or turns",
     "words": "a .txt, .jsonl, .csv or .tsv file, one of these as .gz, or a folder of them",
     "corpus": "a .txt, .jsonl, .csv or .tsv file, one of these as .gz, or a folder of them",
+    "pairs": "a .jsonl, .csv or .tsv file with a column for each language, one of these as .gz, or "
+    "files such as train.en and train.de, named as train.*",
     "trees": "a .conllu file, also .gz, a folder of them, or to be parsed a .jsonl or .txt file",
 }
 
@@ -94,6 +99,8 @@ def _hash(source: str, data: DataSection, settings: Settings) -> str:
         return picture_list.hash_listed(path)
     if data.boxes and (folder := box_sources.beside(path)):
         return hash_value([hash_file(path), hash_directory(folder)])
+    if data.pairs and len(files := pair_sources.parallel_files(path, data.pairs)) > 1:
+        return hash_value([hash_file(file) for file in files])
     return hash_directory(path) if path.is_dir() else hash_file(path)
 
 
@@ -127,6 +134,8 @@ def _read_path(path: Path, data: DataSection, subset: Subset | None) -> Iterator
         read: Reader = partial(box_sources.read_boxes, shape=data.boxes, labels=data.labels)
     elif shape := data.corpus or data.words:
         read = partial(document_sources.read_documents, document=shape.document)
+    elif data.pairs:
+        read = partial(pair_sources.read_pairs, shape=data.pairs)
     elif data.trees:
         read = tree_sources.read_trees
     else:
@@ -147,11 +156,12 @@ def _locate(source: str, data: DataSection, settings: Settings) -> Path:
     if remote.is_remote(source):
         return remote.fetch(source, settings)
     path = settings.project / source
-    if not path.exists():
+    needed = pair_sources.parallel_files(path, data.pairs) if data.pairs else [path]
+    if lacking := [file for file in needed if not file.exists()]:
         raise DataError(
             "The data source is not there.",
             where="recipe key data.source",
-            value=str(path),
+            value=str(lacking[0]),
             repair="put the data there, correct the path, or `dvc pull` it",
         )
     return path

@@ -13,7 +13,8 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from recaster.core.errors import DataError
 from recaster.data.labels import to_text
 from recaster.data.records import RawRecord
 
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
 def read_texts(path: Path) -> Iterator[RawRecord] | None:
@@ -31,7 +32,7 @@ def read_texts(path: Path) -> Iterator[RawRecord] | None:
         return _read_json_lines(path)
     if kind == ".txt":
         return _read_labelled_lines(path)
-    return _read_table(path, _SEPARATORS[kind]) if kind in _SEPARATORS else None
+    return _read_table(path, SEPARATORS[kind]) if kind in SEPARATORS else None
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str, str]]:
@@ -85,30 +86,53 @@ def parse_object(line: str) -> tuple[dict[str, Any], str]:
 
 
 def _read_table(path: Path, separator: str) -> Iterator[RawRecord]:
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as raw:
-        file = io.TextIOWrapper(raw, newline="", encoding="utf-8-sig", errors="replace")
+    columns = read_columns(path, separator)
+    if "text" not in columns:
+        raise DataError(
+            "The table lacks the column text.",
+            where=f"{path}, line 1",
+            value=", ".join(columns) or "(empty)",
+            repair=f"begin with a header such as {separator.join(['id', 'label', 'text'])}",
+        )
+    for number, row, problem in read_rows(path, separator, needed=["text"]):
+        yield RawRecord(
+            id=row.get("id") or f"{path.name}:{number}",
+            label=row.get("label") or None,
+            where=f"{path}, line {number}",
+            text=row["text"],
+            group=row.get("group") or "",
+            problem=problem,
+        )
+
+
+def read_columns(path: Path, separator: str) -> list[str]:
+    """The columns that the header of a CSV or TSV file names."""
+    with _open_text(path) as file:
+        return list(csv.DictReader(file, delimiter=separator).fieldnames or [])
+
+
+def read_rows(
+    path: Path, separator: str, *, needed: Sequence[str]
+) -> Iterator[tuple[int, dict[str, Any], str]]:
+    """Of each row of a CSV or TSV file its last line's number, its cells and its problem.
+
+    Args:
+        needed: columns without which a row is broken.
+    """
+    with _open_text(path) as file:
         reader = csv.DictReader(file, delimiter=separator)
-        columns = reader.fieldnames or []
-        if "text" not in columns:
-            raise DataError(
-                "The table lacks the column text.",
-                where=f"{path}, line 1",
-                value=", ".join(columns) or "(empty)",
-                repair=f"begin with a header such as {separator.join(['id', 'label', 'text'])}",
-            )
         for row in reader:
-            text = row["text"]
-            yield RawRecord(
-                id=row.get("id") or f"{path.name}:{reader.line_num}",
-                label=row.get("label") or None,
-                where=f"{path}, line {reader.line_num}",
-                text=text,
-                group=row.get("group") or "",
-                problem=_table_problem(row, text),
-            )
+            yield reader.line_num, row, _table_problem(row, needed)
 
 
-def _table_problem(row: dict[str | None, object], text: str | None) -> str:
-    if text is None or None in row:
+@contextmanager
+def _open_text(path: Path) -> Iterator[io.TextIOWrapper]:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as raw:
+        yield io.TextIOWrapper(raw, newline="", encoding="utf-8-sig", errors="replace")
+
+
+def _table_problem(row: dict[Any, Any], needed: Sequence[str]) -> str:
+    cells = [row[column] for column in needed]
+    if None in cells or None in row:
         return "has another number of columns than the header"
-    return "not UTF-8" if "\ufffd" in text else ""
+    return "not UTF-8" if any("\ufffd" in cell for cell in cells) else ""

@@ -43,6 +43,20 @@ class Tokenizer:
         text: str = self._inner.decode([token])
         return text
 
+    def decode(self, tokens: list[int]) -> str:
+        """The text of `tokens`, special ones left out."""
+        text: str = self._inner.decode(tokens)
+        return text
+
+    def names(self, tokens: Sequence[int]) -> list[str]:
+        """Each token as people read it, special ones too."""
+        return [self._inner.decode([token], skip_special_tokens=False).strip() for token in tokens]
+
+    def number_of(self, token: str) -> int | None:
+        """The number of a token by its name."""
+        number: int | None = self._inner.token_to_id(token)
+        return number
+
     def named(self, key: str) -> int | None:
         """The number of a special token by its key in tokenizer_config.json, such as `mask_token`."""
         names = [self._names.get(key), *_USUAL.get(key, ())]
@@ -106,6 +120,7 @@ def _padding(folder: Path, names: dict[str, str], inner: Any) -> int:
     )
 
 
+_SIDES = ("<pad>", "<unk>", "</s>")
 _TURN = ("[PAD]", "<|im_start|>", "<|im_end|>")
 _CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + "
@@ -166,6 +181,50 @@ def train_chat_byte_pairs(texts: Sequence[str], *, vocabulary: int, folder: Path
     inner = _train(texts, vocabulary=vocabulary, special=_TURN, normalizer=None, prefix_space=False)
     names = {"pad_token": "[PAD]", "bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
     _save(inner, folder, {**names, "chat_template": _CHAT_TEMPLATE})
+
+
+def train_joint(
+    texts: Sequence[str], *, vocabulary: int, kind: str, tags: Sequence[str], folder: Path
+) -> None:
+    """Train one tokenizer for several languages on `texts`; as `train_byte_pairs`, but no letter is changed.
+
+    A text becomes the first of `tags`, its tokens, and the token that ends it: what translates another
+    language puts that one's tag in place of the first.
+
+    Args:
+        kind: byte-pairs, which knows every text, or unigram, which knows the letters of `texts`.
+        tags: special tokens, such as `<en>`.
+    """
+    from tokenizers import normalizers, processors
+
+    special = (*_SIDES, *tags)
+    if kind == "unigram":
+        inner = _train_unigram(texts, vocabulary=vocabulary, special=special)
+    else:
+        normalizer = normalizers.NFC()
+        inner = _train(
+            texts, vocabulary=vocabulary, special=special, normalizer=normalizer, prefix_space=True
+        )
+    end = _SIDES[2]
+    inner.post_processor = processors.TemplateProcessing(
+        single=f"{tags[0]} $A {end}",
+        special_tokens=[(name, inner.token_to_id(name)) for name in (tags[0], end)],
+    )
+    _save(inner, folder, {"pad_token": _SIDES[0], "unk_token": _SIDES[1], "eos_token": end})
+
+
+def _train_unigram(texts: Sequence[str], *, vocabulary: int, special: Sequence[str]) -> Any:
+    from tokenizers import Tokenizer as Inner
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+    inner = Inner(models.Unigram())
+    inner.normalizer = normalizers.NFC()
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocabulary, special_tokens=list(special), unk_token=_SIDES[1], show_progress=False
+    )
+    inner.train_from_iterator(texts, trainer)
+    return inner
 
 
 def _train(

@@ -29,6 +29,7 @@ _KINDS = {
     "image": ("AutoModelForImageClassification", None),
     "boxes": ("AutoModelForObjectDetection", None),
     "chat": ("AutoModelForCausalLM", "CAUSAL_LM"),
+    "pairs": ("AutoModelForSeq2SeqLM", "SEQ_2_SEQ_LM"),
     "causal": ("AutoModelForCausalLM", "CAUSAL_LM"),
     "masked": ("AutoModelForMaskedLM", None),
 }

@@ -31,6 +31,7 @@ _PIPELINES = {
     "chat": "text-generation",
     "causal": "text-generation",
     "masked": "fill-mask",
+    "translation": "translation",
 }
 """What hubs call each workload."""
 _USES = {
@@ -40,6 +41,7 @@ _USES = {
     GENERATION: "Makes new pictures like those of its data from noise, of a class where it is conditional.",
     "boxes": "Finds things with these labels in a picture, each with its box: {labels}.",
     "chat": "Answers the last turn of a conversation.",
+    "pairs": "Translates a short text.",
     "trees": "Says of each word of a text on which word it depends, by which relation, its parts of speech, "
     "features and lemma, in CoNLL-U.",
     "corpus": "Foresees text like that of its data: a start for models of other tasks.",
@@ -62,9 +64,13 @@ _GENERATION_LIMITS = (
 )
 
 
+_PICTURES = "  # (rows, channels, height, width), as preprocessing.json says"
 _ASKING = {
-    "boxes": "boxes = model.eval().detect(pictures, overlap=0.6, least_score=0.3, most=100)",
-    GENERATION: "pictures = model.eval()(noise, classes)  # standard normal; None without labels",
+    "boxes": f"boxes = model.eval().detect(pictures, overlap=0.6, least_score=0.3, most=100){_PICTURES}",
+    "pairs": "tokens = modeling.write_beams(model.eval(), source, starts, beams=4, length_penalty=1.0, "
+    'longest=told["longest"])  # source: tag, tokens, end; starts: tags, which config.json has',
+    GENERATION: f"pictures = model.eval()(noise, classes){_PICTURES}; noise is standard normal, "
+    "classes are None without labels",
 }
 """How a model of its own code is asked, where a plain call gives what only training wants."""
 
@@ -261,8 +267,7 @@ def _loading(artifact: Path, recipe: Recipe) -> list[str]:
             'told = json.load(open("config.json"))',
             'model = modeling.build_model(**told["arguments"])',
             'model.load_state_dict(safetensors.torch.load_file("model.safetensors"))',
-            _ASKING.get(_asked(recipe), "logits = model.eval()(pictures)")
-            + "  # (rows, channels, height, width), as preprocessing.json says",
+            _ASKING.get(_asked(recipe), f"logits = model.eval()(pictures){_PICTURES}"),
         ]
     elif (artifact / "adapter_config.json").exists():
         code = [

@@ -28,7 +28,7 @@ def write_open_folder(folder: Path, *, network: Any, tokenizer: Path) -> None:
         tokenizer: the folder that has them.
     """
     network.save_pretrained(folder)
-    _copy_tokenizer(tokenizer, folder)
+    copy_tokenizer(tokenizer, folder)
 
 
 def name_problem(network: Any, *, several: bool) -> None:
@@ -50,10 +50,11 @@ def write_adapter_folder(folder: Path, *, adapted: Any, tokenizer: Path, base: s
     (folder / "README.md").unlink(missing_ok=True)  # peft's own model card, of which nothing is filled in
     network = adapted.get_base_model()
     network.save_pretrained(folder / "base")
-    _copy_tokenizer(tokenizer, folder)
+    copy_tokenizer(tokenizer, folder)
 
 
-def _copy_tokenizer(tokenizer: Path, folder: Path) -> None:
+def copy_tokenizer(tokenizer: Path, folder: Path) -> None:
+    """Copy the tokenizer's files that `folder` does not have yet."""
     for name in TOKENIZER_FILES:
         if (tokenizer / name).exists() and not (folder / name).exists():
             shutil.copyfile(tokenizer / name, folder / name)

@@ -1,6 +1,6 @@
 """Text classifiers over word vectors that are not transformers: a convolutional and two recurrent networks.
 
-This file imports only torch: a copy of it travels with every exported model as `modeling.py`.
+This file imports only torch and its siblings: a copy of it travels with exported models as `modeling.py`.
 
     kim-cnn      tokens → vectors → convolutions over 3, 4 and 5 tokens → largest of each → linear
     lstm, gru    tokens → vectors → both directions, layer by layer → attention over tokens → linear

@@ -1,7 +1,8 @@
 """What comes through standard input, as a file of the form that a kind of records has.
 
 I don't know.   →   trees: given.txt        text: {"text": "I don't know."}       chat: a user's message
-1  I  I  …      →   trees: given.conllu     and JSON lines stay what they are
+1  I  I  …      →   trees: given.conllu     pairs: given.txt, a line for each text to translate
+{"text": …}     →   JSON lines stay what they are
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def write_given(content: bytes, kind: str, folder: Path) -> Path:
         DataError: it is no text in UTF-8, or empty.
         RecipeError: records of this kind are no text.
     """
-    if kind not in (*_LINES, "trees", "corpus"):
+    if kind not in (*_LINES, "trees", "pairs", "corpus"):
         raise RecipeError(
             "Records of this kind do not come through standard input.",
             where="standard input",
@@ -46,6 +47,8 @@ def write_given(content: bytes, kind: str, folder: Path) -> Path:
         name = "given.jsonl"
         rows = [_LINES[kind](line.strip()) for line in text.splitlines() if line.strip()]
         text = "".join(json.dumps(row) + "\n" for row in rows)
+    elif kind == "pairs":
+        text = "".join(f"{line}\n" for line in text.splitlines() if line.strip())
     elif kind == "trees" and is_conllu(text):
         name = "given.conllu"
     path = folder / name

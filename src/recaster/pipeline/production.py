@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from recaster.data.records import RawRecord
     from recaster.models.replies import ChatVoice
     from recaster.recipe.data import BoxShape, DataSection
+    from recaster.recipe.pairs import PairShape
     from recaster.recipe.trees import TreeShape
 
 _DESCRIBED = "preprocessing.json"
@@ -172,6 +173,8 @@ def _to_input(records: list[RawRecord], section: DataSection) -> Any:
 
         if section.chat:
             return pd.DataFrame({"messages": [_to_question(record) for record in records]})
+        if section.pairs:
+            return pd.DataFrame([_to_source(record, section.pairs) for record in records])
         if section.trees:
             _check_lengths(records, section.trees)
         return pd.DataFrame({"text": [record.text for record in records]})
@@ -221,3 +224,19 @@ def _to_question(record: RawRecord) -> list[dict[str, str]]:
             repair="let it have roles system (if any), user, assistant, user … in turn",
         )
     return messages
+
+
+def _to_source(record: RawRecord, shape: PairShape) -> dict[str, str]:
+    """The text to translate, and in which direction: the first that the record has the source of."""
+    from recaster.data.pair_sources import parse_sides
+
+    sides = parse_sides(record.text or "{}")
+    for direction in shape.directions:
+        if text := sides.get(direction.partition("-")[0], "").strip():
+            return {"text": text, "direction": direction}
+    raise DataError(
+        "A record has nothing to translate.",
+        where=record.where,
+        value=f"texts in {', '.join(sides) or 'no language'}",
+        repair=f"give it a text in a source of {', '.join(shape.directions)}",
+    )

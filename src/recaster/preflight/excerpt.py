@@ -1,7 +1,8 @@
 """A few of a training's rows that stand for all: the heaviest pass, and steps from light to heavy.
 
 Rows may differ in length, and batches are made of rows of like length; what a pass takes grows with its
-elements, rows times the longest of them. Where all rows are alike, an element is a row.
+elements, rows times the longest of them (of rows in parts, the longest parts). Where all rows are alike, an
+element is a row.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recaster.training.micro_batches import Pass
-from recaster.training.sampler import Sampler
+from recaster.training.sampler import Sampler, count_elements
 from recaster.training.trainable import TrainingSet, Weighted
 
 _MOST_STEPS = 4000
@@ -97,7 +98,7 @@ def measure_passes(lengths: NDArray[np.int64] | None, *, rows: int, together: in
 
 
 def _count(rows: NDArray[np.int64], lengths: NDArray[np.int64] | None) -> int:
-    return len(rows) * (1 if lengths is None else int(lengths[rows].max()))
+    return len(rows) if lengths is None else count_elements(lengths[rows])
 
 
 def pick_heaviest(
@@ -105,7 +106,7 @@ def pick_heaviest(
 ) -> NDArray[np.int64]:
     """`count` rows of the step with the largest pass, the longest first."""
     rows = sampler.rows(sampler.order(0), int(work.largest.argmax()))
-    ranked = rows if lengths is None else rows[np.argsort(-lengths[rows], kind="stable")]
+    ranked = rows if lengths is None else rows[np.argsort(-_total(lengths[rows]), kind="stable")]
     return np.resize(ranked, count)
 
 
@@ -122,5 +123,11 @@ def pick_longest(lengths: NDArray[np.int64] | None, *, rows: int, count: int) ->
     """`count` of the numbers up to `rows`, spread over all of them, the longest row among them."""
     chosen = np.linspace(0, rows - 1, count).astype(np.int64)
     if lengths is not None:
-        chosen[0] = lengths.argmax()
+        chosen[0] = _total(lengths).argmax()
     return chosen
+
+
+def _total(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of each row, all its parts together, `(rows,)`."""
+    totals: NDArray[np.int64] = lengths.reshape(len(lengths), -1).sum(1)
+    return totals

@@ -6,11 +6,12 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from recaster.recipe.pairs import PairShape
 from recaster.recipe.section import Fraction, Section, Seed
 from recaster.recipe.trees import TreeShape
 from recaster.recipe.words import WordsShape
 
-KINDS = ("image", "boxes", "text", "chat", "corpus", "trees", "words")
+KINDS = ("image", "boxes", "text", "chat", "corpus", "pairs", "trees", "words")
 """What a record can be; the section of `data` of that name describes it."""
 
 
@@ -125,14 +126,16 @@ class PublishedSplits(Section):
 
 class DataSection(Section):
     """Which data, under which licence, with which labels. One of `image`, `boxes`, `text`, `chat`,
-    `corpus`, `trees` and `words` is there.
+    `corpus`, `pairs`, `trees` and `words` is there.
     """
 
     source: str = Field(min_length=1)
     """`builtin:digits`, a file or folder relative to the project, or `https://…#sha256=…`. Pictures: JSON
     lines, CSV, a folder of pictures by label. Boxes: COCO JSON, VOC XML, YOLO text, JSON lines. Text: JSON
     lines, CSV, TSV, or lines of `LABEL text`. A corpus, of words too: these with a column `text`, .txt
-    files, or a folder of such. Trees: CoNLL-U, or a folder of it."""
+    files, or a folder of such. Pairs: JSON lines, CSV or TSV with a column for each language, or files with
+    a line for each text, as `train.*`, where the star stands for a language. Trees: CoNLL-U, or a folder of
+    it."""
     published_splits: PublishedSplits = PublishedSplits()
     """Records of the others that equal one of these are left out of training."""
     subset: Subset | None = None
@@ -157,6 +160,8 @@ class DataSection(Section):
     """What every conversation must look like."""
     corpus: CorpusShape | None = None
     """What every document of plain text must look like."""
+    pairs: PairShape | None = None
+    """What every text and its translation must look like."""
     trees: TreeShape | None = None
     """What every sentence with a tree must look like."""
     words: WordsShape | None = None

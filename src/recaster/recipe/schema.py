@@ -49,6 +49,9 @@ METRICS = {
     "sample_precision": "higher",
     "sample_recall": "higher",
     "copied_fraction": "lower",
+    "bleu": "higher",
+    "chrf": "higher",
+    "exact_match": "higher",
     "uas": "higher",
     "las": "higher",
     "clas": "higher",
@@ -83,9 +86,9 @@ class ModelSection(Section):
     """Of the base, where neither its source nor the catalogue says."""
     width: int = Field(default=32, ge=4, le=1024, multiple_of=4)
     """Of a `scratch:` model: small-cnn's first channels (the second layer has twice as many), or the
-    vectors of a text model, and the states of lstm and gru in each direction."""
+    vectors of a text model, and the states of recurrent ones in each direction."""
     depth: int = Field(default=2, ge=1, le=48)
-    """Layers of a `scratch:` text encoder, text decoder, lstm or gru."""
+    """Layers of a `scratch:` text encoder, text decoder, lstm or gru; of translation on either side."""
     vocabulary: int = Field(default=8000, ge=300, le=200_000)
     """Most tokens of the tokenizer that a `scratch:` text model gets, trained on the training split."""
     activation: Literal["relu", "gelu", "silu", "elu", "leaky-relu", "mish"] = "relu"
@@ -149,6 +152,12 @@ class EvaluateSection(Section):
     shift_pixels: int = Field(default=0, ge=0, le=64)
     """Of image-classification: probabilities are means over the picture and the same moved by so many pixels
     up, down, left and right; with `flip` over the mirror images of these five too."""
+    beams: int = Field(default=4, ge=1, le=64)
+    """Of translation: hypotheses that are kept of each text; 1 takes the likeliest token each time. Stands
+    with the exported model, which writes so unless asked otherwise."""
+    length_penalty: float = Field(default=1.0, ge=0, le=4)
+    """Likewise: a hypothesis's log probability is divided by its length to this power; more of it prefers
+    longer translations."""
     samples: int = Field(default=16, ge=1, le=1000)
     """Held-out rows on which a model that writes does so, for people to read."""
     encoder: str | None = None

@@ -22,7 +22,9 @@ class TrainingSet(Protocol):
 
     @property
     def lengths(self) -> NDArray[np.int64] | None:
-        """Of each row, where rows of like length are better read together; None where all are alike."""
+        """Of each row `(rows,)`, or of its parts `(rows, parts)`, where rows of like length are better read
+        together; None where all are alike.
+        """
 
     def __len__(self) -> int:
         """Samples in the split."""
