@@ -86,11 +86,16 @@ bench-images: $(VENV)/.installed ## the input path of pictures against the model
 bench-vision: $(VENV)/.installed ## vision workloads on public data in RECASTER_TEST_DATA (about half an hour)
 	$(PY) -m benchmarks.vision
 
-bench-language-quality: $(VENV)/.installed ## language workloads on public data in RECASTER_TEST_DATA (some hours; resumes)
-	$(PY) -m benchmarks.language_quality
+.venv-gensim/.installed: benchmarks/gensim-requirements.txt constraints.txt
+	$(PYTHON) -m venv .venv-gensim
+	.venv-gensim/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/gensim-requirements.txt -c constraints.txt
+	touch $@
+
+bench-language-quality: $(VENV)/.installed .venv-gensim/.installed ## language workloads on public data in RECASTER_TEST_DATA, word vectors beside gensim (some hours; resumes)
+	GENSIM_PYTHON=.venv-gensim/bin/python $(PY) -m benchmarks.language_quality
 
 bench-preflight: $(VENV)/.installed ## predictions of `recaster check` against trainings (about 15 minutes)
 	$(PY) -m benchmarks.preflight
 
 clean: ## remove the environment and all local state (stop services first)
-	rm -rf $(VENV) .venv-ray .venv-bench .recaster
+	rm -rf $(VENV) .venv-ray .venv-bench .venv-gensim .recaster

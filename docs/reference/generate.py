@@ -24,6 +24,7 @@ from recaster.recipe import (
     search,
     training,
     trees,
+    words,
 )
 
 HERE = Path(__file__).parent
@@ -118,7 +119,7 @@ def _own_meanings(kind: type) -> dict[str, str]:
 
 
 def _find_section(name: str) -> type:
-    places = (schema, customize, data, training, adversary, distributed, communication, search, trees)
+    places = (schema, customize, data, training, adversary, distributed, communication, search, trees, words)
     return next(getattr(place, name) for place in places if hasattr(place, name))
 
 

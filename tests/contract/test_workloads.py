@@ -262,6 +262,7 @@ def _to_line(record: PackedRecord, kind: str) -> dict[str, Any]:
         "text": lambda: {"text": record.text},
         "corpus": lambda: {"text": record.text},
         "trees": lambda: {"text": record.text},
+        "words": lambda: {"text": record.text},
         "chat": lambda: {"messages": json.loads(record.text)},
         "pairs": lambda: json.loads(record.text),
     }[kind]()

@@ -127,7 +127,7 @@ def test_an_artifact_writes_alike_everywhere(network: str, tmp_path: Path) -> No
         model.predict(None, pd.DataFrame({"text": ["a"], "direction": ["fr-en"]}))
     samples = WORKLOAD.write_samples(artifact, prepared, recipe)["translations"]
     assert {one["written"] for one in samples} <= set(written)
-    WORKLOAD.explain(artifact, found, counts, prepared, tmp_path)
+    WORKLOAD.explain(artifact, recipe, predictions=found, targets=counts, prepared=prepared, folder=tmp_path)
     assert (tmp_path / "attention.png").stat().st_size > 0
     if network in ("transformer", "t5"):
         _check_transformers(artifact, [pair for pair in pairs if pair.direction == "en-de"][:8], model)

@@ -98,7 +98,7 @@ def test_documents_of_a_text_file(tmp_path: Path) -> None:
     }
     for document, texts in wanted.items():
         for name in ("a.txt", "a.en.gz"):
-            found = list(read_documents(tmp_path / name, _shape(document=document)) or ())
+            found = list(read_documents(tmp_path / name, document=document) or ())
             assert [record.text for record in found] == texts
             assert all(record.problem == "" and record.label is None for record in found)
             assert len({record.id for record in found}) == len(found)
@@ -108,8 +108,9 @@ def test_documents_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "z.txt").write_bytes(b"fine\nb\xffroken\n")
     (tmp_path / "a.jsonl").write_text('{"text": "first", "label": "x"}\n{"txt": 1}\n')
-    (tmp_path / "picture.png").write_bytes(b"not read")
-    found = list(read_documents(tmp_path, _shape()) or ())
+    for name in ("picture.png", "README.md"):  # .md is no language, as .en is
+        (tmp_path / name).write_bytes(b"not read")
+    found = list(read_documents(tmp_path, document="line") or ())
     assert [record.id for record in found] == [
         "a.jsonl/a.jsonl:1",
         "a.jsonl/a.jsonl:2",
@@ -120,8 +121,8 @@ def test_documents_of_a_folder(tmp_path: Path) -> None:
     assert found[0].label is None
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="has no texts"):
-        list(read_documents(tmp_path / "empty", _shape()) or ())
-    assert read_documents(tmp_path / "picture.png", _shape()) is None
+        list(read_documents(tmp_path / "empty", document="line") or ())
+    assert read_documents(tmp_path / "picture.png", document="line") is None
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,10 @@ def export(
     *,
     to: Annotated[Path, typer.Option(help="the new folder")],
     form: Annotated[
-        Literal["hf", "onnx"], typer.Option("--format", help="for transformers, or for ONNX Runtime")
+        Literal["hf", "onnx", "word2vec", "word2vec-binary"],
+        typer.Option(
+            "--format", help="for transformers, for ONNX Runtime, or word vectors for gensim and others"
+        ),
     ] = "hf",
     quantize: Annotated[Literal["int8"] | None, typer.Option(help="round to int8 (onnx)")] = None,
     adapter_only: Annotated[

@@ -84,6 +84,8 @@ def show_prediction(row: dict[str, Any]) -> str:
         return f"{row['id']}\t{row['decision']}\t{row['score']:.4f}"
     if "seed" in row:  # a generated picture
         return "\t".join(str(value) for value in row.values())
+    if "nearest" in row:  # a word's; its vector is for programs
+        return f"{row['id']}\t{row['nearest']}"
     if "label" not in row:
         told = [f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()]
         return "\t".join(told).rstrip()

@@ -29,7 +29,7 @@ def text_rules(data: DataSection, contract: ContractSection) -> list[RowRule]:
     """Readable, labelled, unique, not blank, not endless; personal data by the recipe's policy."""
     import great_expectations.expectations as gxe
 
-    shape = data.text or data.corpus
+    shape = data.text or data.corpus or data.words
     assert shape is not None  # noqa: S101 - the workload's kind
     longest = shape.max_characters
     return [

@@ -27,6 +27,7 @@ from recaster.data import (
     synthetic_pairs,
     synthetic_shapes,
     synthetic_trees,
+    synthetic_words,
     text_sources,
     tree_sources,
 )
@@ -40,6 +41,8 @@ _BUILTIN: dict[str, tuple[str, Callable[[], Path], Callable[[], Iterator[RawReco
     "builtin:synthetic-shapes": ("boxes", synthetic_shapes.source_file, synthetic_shapes.make_shapes),
     "builtin:synthetic-requests": ("text", synthetic.source_file, synthetic.make_requests),
     "builtin:synthetic-chats": ("chat", synthetic.source_file, synthetic.make_chats),
+    "builtin:synthetic-sentences": ("words", synthetic_words.source_file, synthetic_words.make_sentences),
+    "builtin:synthetic-word-pairs": ("words", synthetic_words.source_file, synthetic_words.make_pairs),
     "builtin:synthetic-notes": ("corpus", synthetic.source_file, synthetic.make_notes),
     "builtin:synthetic-pairs": ("pairs", synthetic_pairs.source_file, synthetic_pairs.make_pairs),
     "builtin:synthetic-trees": ("trees", synthetic_trees.source_file, synthetic_trees.make_trees),
@@ -51,6 +54,7 @@ _FORMS = {
     "boxes": "a COCO .json, a VOC folder or its ImageSets/Main/NAME.txt, a YOLO folder, or a .jsonl file",
     "text": "a .jsonl, .csv, .tsv or .txt file (LABEL text)",
     "chat": "a .jsonl or .jsonl.gz file of messages or turns",
+    "words": "a .txt, .jsonl, .csv or .tsv file, one of these as .gz, or a folder of them",
     "corpus": "a .txt, .jsonl, .csv or .tsv file, one of these as .gz, or a folder of them",
     "pairs": "a .jsonl, .csv or .tsv file with a column for each language, one of these as .gz, or "
     "files such as train.en and train.de, named as train.*",
@@ -128,8 +132,8 @@ def _read_path(path: Path, data: DataSection, subset: Subset | None) -> Iterator
         return image_sources.read_images(path, data.image, subset)
     if data.boxes:
         read: Reader = partial(box_sources.read_boxes, shape=data.boxes, labels=data.labels)
-    elif data.corpus:
-        read = partial(document_sources.read_documents, shape=data.corpus)
+    elif shape := data.corpus or data.words:
+        read = partial(document_sources.read_documents, document=shape.document)
     elif data.pairs:
         read = partial(pair_sources.read_pairs, shape=data.pairs)
     elif data.trees:

@@ -49,9 +49,19 @@ def scale_gradients(groups: Sequence[Sequence[Tensor]], factor: Tensor) -> None:
 
 
 def _gradients(groups: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
-    """Those there are, in groups that have any."""
-    found = [[value.grad for value in group if value.grad is not None] for group in groups]
+    """Those there are, in groups that have any; of sparse ones the rows that are there."""
+    found = [[_rows(value) for value in group if value.grad is not None] for group in groups]
     return [gradients for gradients in found if gradients]
+
+
+def _rows(parameter: Tensor) -> Tensor:
+    gradient = parameter.grad
+    assert gradient is not None  # noqa: S101 - the caller has looked
+    if not gradient.is_sparse:
+        return gradient
+    if not gradient.is_coalesced():  # rows that are there twice would be counted apart
+        parameter.grad = gradient = gradient.coalesce()
+    return gradient.values()
 
 
 def _whole(norm: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 from recaster.core.files import read_json, write_bytes
 from recaster.recipe.adversary import GENERATION
 from recaster.recipe.schema import FACES, Recipe
+from recaster.recipe.words import WORDS
 
 CARD, LICENCE = "README.md", "LICENSE"
 _CHAIN = "licence_chain"
@@ -44,7 +45,9 @@ _USES = {
     "trees": "Says of each word of a text on which word it depends, by which relation, its parts of speech, "
     "features and lemma, in CoNLL-U.",
     "corpus": "Foresees text like that of its data: a start for models of other tasks.",
+    "words": "Gives words vectors that are near for words used alike, as a start for other models.",
 }
+_UNITS = {FACES: "people", WORDS: "pairs of words"}
 _FACE_LIMITS = (
     "Faces are biometric data. Enrol people who agreed to it, for the use they agreed to, and remove them "
     "when they ask. Not for watching people who do not know of it, for searching crowds or the net, nor for "
@@ -83,6 +86,20 @@ _PARSING = [
     'parser.segmenter.load_state_dict(safetensors.torch.load_file("segmenter.safetensors"))',
     'print(parser.parse("A text, or sentences in CoNLL-U."))',
 ]
+_WORDS_CODE = [
+    "import json, safetensors.torch, modeling  # the folder's own file, which imports torch alone",
+    'told = json.load(open("config.json"))',
+    'table = modeling.build_model(**told["arguments"])',
+    'table.load_state_dict(safetensors.torch.load_file("model.safetensors"))',
+    'lexicon = modeling.Lexicon(table, json.load(open("vocabulary.json")))',
+    'vector, known = lexicon.embed("a text")',
+    "near = lexicon.nearest(vector, 10)  # or vectors.txt of `recaster export --format word2vec`, for gensim",
+]
+_WORD_LIMITS = (
+    "Vectors repeat what their corpus says, its prejudices too: do not decide about people by them. A word "
+    "has one vector, whatever its senses, and rare words have poor ones. Correlations with judgements are "
+    "over pairs of known words: read them with the coverage."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +107,7 @@ class Origin:
     """One link of the licence chain."""
 
     what: str
-    """`base model`, `teacher` or `data`."""
+    """`base model`, `teacher`, `word vectors` or `data`."""
     name: str
     """The reference, or the source."""
     licence: str
@@ -242,6 +259,8 @@ def _loading(artifact: Path, recipe: Recipe) -> list[str]:
     """How to read the folder without Recaster."""
     if recipe.data.trees:
         code = _PARSING
+    elif recipe.data.words:
+        code = _WORDS_CODE
     elif (artifact / "modeling.py").exists():
         code = [
             "import json, safetensors.torch, modeling  # the folder's own file, which imports torch alone",
@@ -284,7 +303,7 @@ def _measured(recipe: Recipe, facts: CardFacts) -> list[str]:
         for row in facts.classes
     ]
     lines = [
-        f"## Metrics on {facts.rows:,} held-out {'people' if recipe.workload == FACES else 'records'}",
+        f"## Metrics on {facts.rows:,} held-out {_UNITS.get(recipe.workload, 'records')}",
         "",
         f"Intervals are of {confidence}: Wilson's for accuracy, the bootstrap's for the rest."
         + _views(recipe),
@@ -357,6 +376,7 @@ def _limits(recipe: Recipe) -> list[str]:
         lines += [_FACE_LIMITS, ""]
     if recipe.workload == GENERATION:
         return [*lines, _GENERATION_LIMITS]
+    lines += [_WORD_LIMITS, ""] if recipe.data.words else []
     lines.append("Measured on records of the same source as the training data; no claim is made for others.")
     if recipe.data.text:
         lines.append(f"Texts are cut after {recipe.data.text.max_tokens} tokens.")

@@ -24,13 +24,25 @@ class TextNetwork(nn.Module):
     """Word vectors, a body that makes one vector of a text, and a linear head."""
 
     def __init__(
-        self, body: nn.Module, *, vocabulary: int, width: int, features: int, labels: int, padding: int
+        self,
+        body: nn.Module,
+        *,
+        vocabulary: int,
+        width: int,
+        features: int,
+        labels: int,
+        padding: int,
+        channels: str,
     ) -> None:
         super().__init__()
         self.padding = padding
         self.vectors = nn.Embedding(vocabulary, width)
         # As Kim (2014): torch's own deviation of 1 would drown what few rows of data can teach.
         nn.init.uniform_(self.vectors.weight, -0.25, 0.25)
+        self.fixed = nn.Embedding(vocabulary, width) if channels == "multichannel" else None
+        for table in (self.vectors if channels == "static" else None, self.fixed):
+            if table is not None:
+                table.weight.requires_grad_(False)
         self.body = body
         self.head = nn.Linear(features, labels)
 
@@ -41,8 +53,25 @@ class TextNetwork(nn.Module):
     def encode(self, inputs: Tensor) -> Tensor:
         """What the head sees, `(rows, features)`."""
         counted = inputs != self.padding
-        features: Tensor = self.body(self.vectors(inputs) * counted[..., None], counted)
+        vectors = self.vectors(inputs)
+        if self.fixed is not None:  # filters are linear: over the sum is the sum over both
+            vectors = vectors + self.fixed(inputs)
+        features: Tensor = self.body(vectors * counted[..., None], counted)
         return features
+
+    @torch.no_grad()
+    def begin_with(self, table: Tensor, known: Tensor) -> None:
+        """Take over the vectors of known words; the others get random ones of the same variance (Kim 2014).
+
+        Args:
+            table: `(vocabulary, width)`.
+            known: `(vocabulary,)` bool.
+        """
+        bound = (3.0 * table[known].var()).sqrt().item()
+        fresh = torch.empty_like(table).uniform_(-bound, bound)
+        self.vectors.weight.copy_(torch.where(known[:, None], table, fresh))
+        if self.fixed is not None:
+            self.fixed.weight.copy_(self.vectors.weight)
 
     def decide(self, features: Tensor) -> Tensor:
         """Logits `(rows, labels)` of `encode`'s result."""
@@ -104,7 +133,15 @@ class Recurrent(nn.Module):
 
 
 def build_model(
-    *, network: str, vocabulary: int, width: int, depth: int, labels: int, padding: int, dropout: float
+    *,
+    network: str,
+    vocabulary: int,
+    width: int,
+    depth: int,
+    labels: int,
+    padding: int,
+    dropout: float,
+    channels: str = "tuned",  # artifacts of before there was a choice do not say
 ) -> TextNetwork:
     """The network, with fresh weights from torch's present random state.
 
@@ -114,11 +151,18 @@ def build_model(
         width: of a vector, and of the states in each direction.
         depth: layers of lstm and gru.
         padding: the token that fills rows up, at their end.
+        channels: tuned; static: vectors are not trained; multichannel: a second table is not.
     """
     if network == "kim-cnn":
         body: Convolutions | Recurrent = Convolutions(width, dropout=dropout)
     else:
         body = Recurrent(width, kind=network, depth=depth, dropout=dropout)
     return TextNetwork(
-        body, vocabulary=vocabulary, width=width, features=body.features, labels=labels, padding=padding
+        body,
+        vocabulary=vocabulary,
+        width=width,
+        features=body.features,
+        labels=labels,
+        padding=padding,
+        channels=channels,
     )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
 
 from recaster.core.files import read_json
-from recaster.models import text_networks, vector_classifier
+from recaster.models import text_networks, vector_classifier, word_table
 from recaster.models.loading import LoadReport, load_state, read_state
 
 _MODULES: dict[str, ModuleType] = {
@@ -22,6 +25,27 @@ class FromVectors(vector_classifier.VectorClassifier):
     """The classifier, and what became of the base's table."""
 
     report: LoadReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorReport:
+    """How many words of a vocabulary began with given vectors."""
+
+    known: int
+    words: int
+
+    def to_text(self) -> str:
+        """One line for people."""
+        return f"vectors for {self.known:,} of {self.words:,} words ({self.known / self.words:.1%})"
+
+
+def begin_with_vectors(model: text_networks.TextNetwork, folder: Path) -> text_networks.TextNetwork:
+    """`model` with the vectors that the step in `folder` has put into its vocabulary's order."""
+    table, known = (torch.from_numpy(np.load(folder / f"{name}.npy")) for name in ("vectors", "known"))
+    model.begin_with(table, known)
+    # torch's modules take only tensors and modules for what they are; this one is told to people.
+    model.report = VectorReport(known=int(known.sum()), words=len(known))  # type: ignore[assignment]
+    return model
 
 
 def has_vectors(base: Path) -> bool:
@@ -49,3 +73,10 @@ def load_text_network(artifact: Path) -> nn.Module:
     model: nn.Module = module.build_model(**config["arguments"])
     model.load_state_dict(read_state(artifact))
     return model.eval()
+
+
+def open_lexicon(artifact: Path) -> word_table.Lexicon:
+    """The words and vectors of an exported folder of the workload word-embedding."""
+    table = word_table.build_model(**read_json(artifact / "config.json")["arguments"])
+    table.load_state_dict(read_state(artifact))
+    return word_table.Lexicon(table.eval(), read_json(artifact / "vocabulary.json"))

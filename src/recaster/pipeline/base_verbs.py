@@ -16,6 +16,7 @@ from recaster.core.settings import Settings
 from recaster.core.steps import StepResult, find_step, fingerprint, run_step
 from recaster.pipeline.open_cast import Cast
 from recaster.pipeline.pinned_base import find_pinned, pin
+from recaster.pipeline.vector_verbs import fetch_vectors
 
 _WAIT_SECONDS = 24 * 3600.0
 _CODE = (
@@ -33,7 +34,8 @@ _CODE = (
 def fetch_cast_base(cast: Cast, reporter: Reporter) -> StepResult | None:
     """The recipe's base model, licence checked first; None for one with fresh weights.
 
-    The model that its method learns from, and the one that its evaluation compares by, are fetched too.
+    The model that its method learns from, the one that its evaluation compares by, and its word vectors are
+    fetched too.
     """
     model, accepted = cast.recipe.model, cast.recipe.accept_licences
     if distil := cast.recipe.customize.distil:
@@ -54,6 +56,7 @@ def fetch_cast_base(cast: Cast, reporter: Reporter) -> StepResult | None:
             reporter=reporter,
             key="evaluate.encoder",
         )
+    fetch_vectors(cast, reporter)
     if model.from_scratch:
         return None
     return fetch_base(cast.settings, model.base, licence=model.licence, accepted=accepted, reporter=reporter)

@@ -16,6 +16,8 @@ from recaster.core.progress import Reporter
 from recaster.core.settings import Settings
 from recaster.core.steps import MANIFEST
 
+_WORD_FORMS = ("word2vec", "word2vec-binary")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
@@ -68,7 +70,7 @@ def export_model(
 
     Args:
         form: `hf`, a folder for transformers (for a network of Recaster's own: its weights, configuration
-            and source), or `onnx`.
+            and source), `onnx`, or of word vectors `word2vec` (text) and `word2vec-binary`.
         int8: rounded; of onnx.
         adapter_only: only what was trained beside the base; of hf.
         base: MODEL reference of an adapter's base, where it is not the one that the adapter names.
@@ -99,6 +101,8 @@ def export_model(
             _copy_adapter(source.folder, work)
         elif form == "hf":
             _copy(artifact, work)
+        elif form in _WORD_FORMS:
+            _write_words(source, artifact, work, form)
         else:
             facts.update(_write_onnx(settings, source, artifact, work, int8=int8, reporter=reporter))
         shutil.rmtree(work / ".merged", ignore_errors=True)
@@ -209,6 +213,23 @@ def _copy(artifact: Path, work: Path) -> None:
     shutil.copytree(
         artifact, work, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST, ".merged", "adapter")
     )
+
+
+def _write_words(source: Source, artifact: Path, work: Path, form: str) -> None:
+    if not (artifact / "vocabulary.json").exists():
+        raise RecipeError(
+            "This model is no table of word vectors.",
+            where="--format",
+            value=f"{form} for {source.name or artifact}",
+            repair="use --format hf or onnx, or name a model of the workload word-embedding",
+        )
+    from recaster.data.vector_files import write_binary, write_text
+    from recaster.models.word_vectors import open_lexicon
+
+    lexicon = open_lexicon(artifact)
+    name, write = {"word2vec": ("vectors.txt", write_text)}.get(form, ("vectors.w2v", write_binary))
+    write(work / name, lexicon.words, lexicon.table.vectors.weight.detach().numpy())
+    _copy_small(artifact, work)
 
 
 def _copy_adapter(artifact: Path, work: Path) -> None:

@@ -16,6 +16,7 @@ from recaster.pipeline.inputs import (
 )
 from recaster.pipeline.open_cast import Cast
 from recaster.pipeline.summary import CastSummary, StepSummary, history
+from recaster.pipeline.vector_verbs import vectors_are_here
 from recaster.recipe.load import hash_recipe
 from recaster.registry.alias import UNKNOWN, read_champion
 
@@ -54,7 +55,8 @@ def find_data_steps(cast: Cast) -> list[StepResult]:
         return []
     if cast.recipe.customize.distil and find_teacher(cast, needed=False) is None:
         return []
-    if cast.recipe.evaluate.encoder and find_encoder(cast, needed=False) is None:
+    encoder_is_here = not cast.recipe.evaluate.encoder or find_encoder(cast, needed=False) is not None
+    if not (encoder_is_here and vectors_are_here(cast)):
         return []
     prepared = find_step(steps, "prepare", prepare_inputs(cast, raw, checked))
     return [raw, checked, prepared] if prepared else []

@@ -15,6 +15,7 @@ from recaster.core.steps import StepResult
 from recaster.data.labels import balance
 from recaster.pipeline.base_verbs import find_base, find_encoder, find_teacher
 from recaster.pipeline.open_cast import Cast
+from recaster.pipeline.vector_verbs import align_vectors, hash_vectors
 
 _CODE = {
     "snapshot": (
@@ -34,6 +35,7 @@ _CODE = {
         "data.synthetic_pairs",
         "data.synthetic_trees",
         "data.tree_sources",
+        "data.synthetic_words",
         "data.records",
         "data.packed",
     ),
@@ -73,6 +75,8 @@ _CODE = {
         "models.lemma_rules",
         "models.parser_columns",
         "models.segmenter",
+        "data.word_corpus",
+        "models.word_table",
         "workloads",
     ),
     "features": ("customization", "models", "workloads", "data.shards", "data.token_shards", "core.seeds"),
@@ -92,6 +96,7 @@ _CODE = {
         "data.marked_rows",
         "data.pair_shards",
         "data.tree_shards",
+        "data.word_rows",
         "core.seeds",
     ),
     "export": ("exporting", "customization", "models", "workloads"),
@@ -191,6 +196,7 @@ def train_inputs(cast: Cast, prepared: StepResult) -> dict[str, Any]:
     return {
         "base": base.content if base else None,
         "teacher": teacher.content if teacher else None,
+        "vectors": hash_vectors(cast),
         "customize": recipe.customize.model_dump(),
         "name": recipe.name,
         "workload": recipe.workload,
@@ -246,12 +252,14 @@ def training_plan(cast: Cast, prepared: StepResult, features: StepResult | None 
         features: for a method that trains on what the base makes of the prepared rows.
     """
     recipe, base, teacher = cast.recipe, find_base(cast), find_teacher(cast)
+    vectors = align_vectors(cast, prepared)
     return {
         "workload_module": cast.workload_module,
         "prepared": str(prepared.path),
         "base": str(base.path) if base else None,
         "teacher": str(teacher.path) if teacher else None,
         "features": str(features.path) if features else None,
+        "vectors": str(vectors.path) if vectors else None,
         "customize": recipe.customize.model_dump(),
         "model_arguments": cast.workload.model_arguments(recipe),
         "train": _train_section(cast, prepared),

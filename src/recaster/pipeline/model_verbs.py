@@ -152,7 +152,7 @@ def compute_features(cast: Cast, prepared: StepResult, reporter: Reporter) -> St
 def read_plan(cast: Cast, trained: StepResult) -> dict[str, Any]:
     """The plan of a finished training, with the places of its inputs as they are now."""
     plan: dict[str, Any] = read_json(trained.path / "plan.json")
-    for name in ("prepared", "base", "teacher", "features"):
+    for name in ("prepared", "base", "teacher", "features", "vectors"):
         if plan.get(name):
             step, fingerprint = Path(plan[name]).parts[-2:]
             plan[name] = str(cast.settings.steps / step / fingerprint)
@@ -219,7 +219,14 @@ def evaluate_artifact(
         facts = {"metrics": measured, "rows": len(targets)}
         tables = workload.report(cast.recipe, predictions, targets, prepared.path, folder)
         if isinstance(workload, Explained):
-            workload.explain(artifact, predictions, targets, prepared.path, folder)
+            tables |= workload.explain(
+                artifact,
+                cast.recipe,
+                predictions=predictions,
+                targets=targets,
+                prepared=prepared.path,
+                folder=folder,
+            )
         if isinstance(workload, Generative):
             tables |= workload.write_samples(artifact, prepared.path, cast.recipe)
         if isinstance(workload, Illustrated):

@@ -9,8 +9,9 @@ from pydantic import Field, model_validator
 from recaster.recipe.pairs import PairShape
 from recaster.recipe.section import Fraction, Section, Seed
 from recaster.recipe.trees import TreeShape
+from recaster.recipe.words import WordsShape
 
-KINDS = ("image", "boxes", "text", "chat", "corpus", "pairs", "trees")
+KINDS = ("image", "boxes", "text", "chat", "corpus", "pairs", "trees", "words")
 """What a record can be; the section of `data` of that name describes it."""
 
 
@@ -119,20 +120,22 @@ class PublishedSplits(Section):
     validation: str | None = None
     """Source of the records that training is watched on, of the same form as `data.source`."""
     test: str | None = None
-    """Source of the records that are held out for the evaluation and the gate."""
+    """Source of the records that are held out for the evaluation and the gate. Of word-embedding: lines of
+    `word word score` and of four words, `a b c d` for a is to b as c is to d; a file is a set."""
 
 
 class DataSection(Section):
     """Which data, under which licence, with which labels. One of `image`, `boxes`, `text`, `chat`,
-    `corpus`, `pairs` and `trees` is there.
+    `corpus`, `pairs`, `trees` and `words` is there.
     """
 
     source: str = Field(min_length=1)
     """`builtin:digits`, a file or folder relative to the project, or `https://…#sha256=…`. Pictures: JSON
     lines, CSV, a folder of pictures by label. Boxes: COCO JSON, VOC XML, YOLO text, JSON lines. Text: JSON
-    lines, CSV, TSV, or lines of `LABEL text`. A corpus: these with a column `text`, .txt files, or a folder
-    of such. Pairs: JSON lines, CSV or TSV with a column for each language, or files with a line for each
-    text, as `train.*`, where the star stands for a language. Trees: CoNLL-U, or a folder of it."""
+    lines, CSV, TSV, or lines of `LABEL text`. A corpus, of words too: these with a column `text`, .txt
+    files, or a folder of such. Pairs: JSON lines, CSV or TSV with a column for each language, or files with
+    a line for each text, as `train.*`, where the star stands for a language. Trees: CoNLL-U, or a folder of
+    it."""
     published_splits: PublishedSplits = PublishedSplits()
     """Records of the others that equal one of these are left out of training."""
     subset: Subset | None = None
@@ -161,6 +164,8 @@ class DataSection(Section):
     """What every text and its translation must look like."""
     trees: TreeShape | None = None
     """What every sentence with a tree must look like."""
+    words: WordsShape | None = None
+    """What every document must look like of which the words get vectors."""
 
     @property
     def kind(self) -> str:

@@ -19,6 +19,8 @@ from recaster.recipe.label_rules import check_class_weights, check_metrics, chec
 from recaster.recipe.search import SearchSection
 from recaster.recipe.section import Fraction, Section, Seed
 from recaster.recipe.training import FACE_LOSSES, TrainSection
+from recaster.recipe.trees import check_trees
+from recaster.recipe.words import Subwords, check_vectors, check_words
 
 METRICS = {
     "accuracy": "higher",
@@ -57,12 +59,12 @@ METRICS = {
     "xpos_accuracy": "higher",
     "features_accuracy": "higher",
     "lemma_accuracy": "higher",
+    "spearman": "higher",
+    "coverage": "higher",
 }
 """Every metric that a gate can name, and which direction is better."""
 FACES = "face-recognition"
 """The workload whose splits share no person."""
-TREES = "dependency-parsing"
-"""The workload whose loss is a sum of several."""
 
 
 def _known_metric(name: str) -> str:
@@ -104,10 +106,25 @@ class ModelSection(Section):
     """Of dependency-parsing: width of what a word is as a head or a dependent; for relations half of it."""
     first_piece: bool = False
     """Of dependency-parsing: a word of an open encoder is its first piece; else the mean of its pieces."""
+    subwords: Subwords | None = None
+    """Of word-embedding; without it a word's vector is its own alone."""
     input_size: int | None = Field(default=None, ge=32, le=1024)
     """Pixels a side to which mobilenet-v2 and efficientnet-lite0 scale their pictures; without it they go
     in as they are. Small pictures are better enlarged: these networks divide their sides by 32. Models of
     transformers say it themselves."""
+    vectors: str | None = None
+    """Word vectors with which the table of kim-cnn, lstm and gru begins: `path:` and a file of word2vec or
+    GloVe (text, binary, .gz), or `path:` or `models:/` and a model of word-embedding. Words that they lack
+    get random ones of the same variance."""
+    vectors_licence: str | None = None
+    """Of these, where their own card does not say."""
+    vectors_mode: Literal["static", "tuned", "multichannel"] = "tuned"
+    """static: left as they are; tuned: trained; multichannel: both, filters over their sum (Kim 2014)."""
+
+    @model_validator(mode="after")
+    def _vectors_apply(self) -> ModelSection:
+        check_vectors(self)
+        return self
 
     @property
     def from_scratch(self) -> bool:
@@ -278,27 +295,10 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def _generators_have_an_adversary(self) -> Recipe:
+    def _workloads_own_options_fit(self) -> Recipe:
+        check_trees(self)
+        check_words(self)
         check_generation(self)
-        return self
-
-    @model_validator(mode="after")
-    def _parsers_learn_all(self) -> Recipe:
-        loss = self.train.loss
-        if self.workload != TREES:
-            if loss.weights.changed():
-                raise ValueError(f"train.loss.weights belongs to workload {TREES}; remove it")
-            return self
-        if loss.name != "cross-entropy" or loss.label_smoothing or loss.consistency:
-            raise ValueError(
-                f"workload {TREES} has the loss cross-entropy, without label_smoothing and consistency"
-            )
-        if self.customize.method != "full":
-            raise ValueError(f"workload {TREES} trains with customize.method full")
-        if self.data.labels:
-            raise ValueError(
-                "data.labels is for classes; relations and tags are found in the data; remove it"
-            )
         return self
 
     @model_validator(mode="after")

@@ -9,12 +9,15 @@ from pydantic import Field, model_validator
 from recaster.recipe.adversary import AdversarySection
 from recaster.recipe.section import Section, Seed
 from recaster.recipe.trees import ParsingWeights
+from recaster.recipe.words import Contexts
 
 _OPTIMIZER_OPTIONS: dict[str, frozenset[str]] = {
     "sgd": frozenset({"momentum", "nesterov"}),
     "rmsprop": frozenset({"momentum", "epsilon"}),
     "muon": frozenset({"momentum", "nesterov", "betas", "epsilon"}),
-    **dict.fromkeys(("adam", "adamw", "nadam", "radam", "adamax"), frozenset({"betas", "epsilon"})),
+    **dict.fromkeys(
+        ("adam", "adamw", "nadam", "radam", "adamax", "lazy-adam"), frozenset({"betas", "epsilon"})
+    ),
     **dict.fromkeys(("adagrad", "adadelta"), frozenset({"epsilon"})),
     **dict.fromkeys(("adafactor", "asgd"), frozenset[str]()),
 }
@@ -41,8 +44,11 @@ class Optimizer(Section):
         "adafactor",
         "asgd",
         "muon",
+        "lazy-adam",
     ]
-    """muon updates the matrices of hidden layers; embeddings, heads and vectors get adamw."""
+    """muon updates the matrices of hidden layers; embeddings, heads and vectors get adamw. lazy-adam, of
+    word-embedding, moves only the rows of its tables that a step has seen: a step costs the same however many
+    words there are."""
     learning_rate: float = Field(gt=0)
     """Peak of the schedule."""
     weight_decay: float = Field(default=0.01, ge=0)
@@ -245,6 +251,7 @@ class TrainSection(Section):
     loss: Loss = Loss()
     adversary: AdversarySection = AdversarySection()
     augmentation: Augmentation = Augmentation()
+    contexts: Contexts = Contexts()
     max_gradient_norm: float | None = Field(default=1.0, gt=0)
     """The whole gradient is scaled down to this norm; null leaves it as it is."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
 from recaster.recipe.section import Section
+
+if TYPE_CHECKING:
+    from recaster.recipe.schema import Recipe
+
+TREES = "dependency-parsing"
+"""The workload that finds trees."""
 
 
 class TreeShape(Section):
@@ -36,3 +44,24 @@ class ParsingWeights(Section):
     """Morphological features, all together as one class."""
     lemmas: float = Field(default=0.5, gt=0)
     """The rule that makes the lemma."""
+
+
+def check_trees(recipe: Recipe) -> None:
+    """A parser learns all of its weights with its own loss, and nothing else has its options.
+
+    Raises:
+        ValueError: what does not go together, and the repair.
+    """
+    loss = recipe.train.loss
+    if recipe.workload != TREES:
+        if loss.weights.changed():
+            raise ValueError(f"train.loss.weights belongs to workload {TREES}; remove it")
+        return
+    if loss.name != "cross-entropy" or loss.label_smoothing or loss.consistency:
+        raise ValueError(
+            f"workload {TREES} has the loss cross-entropy, without label_smoothing and consistency"
+        )
+    if recipe.customize.method != "full":
+        raise ValueError(f"workload {TREES} trains with customize.method full")
+    if recipe.data.labels:
+        raise ValueError("data.labels is for classes; relations and tags are found in the data; remove it")

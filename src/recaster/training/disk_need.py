@@ -29,6 +29,7 @@ _MOMENTS = {
     "asgd": 1,
     "muon": 1,
     "adafactor": 0,
+    "lazy-adam": 2,
 }
 """Tensors as large as the weights that each update rule keeps; muon has two for what is no matrix, and
 adafactor rows and columns only."""

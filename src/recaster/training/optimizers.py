@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from recaster.distributed.strategies.protocol import Alternating, list_links
+from recaster.training.lazy_adam import LazyAdam
 
 _FUSED = {"sgd", "adam", "adamw", "adagrad"}
 """Those whose whole update torch has as one kernel, on the CPU too."""
@@ -30,9 +31,10 @@ _KINDS: dict[str, Any] = {
     "rmsprop": torch.optim.RMSprop,
     "adafactor": torch.optim.Adafactor,
     "asgd": torch.optim.ASGD,
+    "lazy-adam": LazyAdam,
 }
-_DENOMINATORS = {"adam", "adamw", "nadam", "radam", "adamax", "adagrad", "adadelta", "rmsprop"}
-_MOMENTS = {"adam", "adamw", "nadam", "radam", "adamax"}
+_DENOMINATORS = {"adam", "adamw", "nadam", "radam", "adamax", "adagrad", "adadelta", "rmsprop", "lazy-adam"}
+_MOMENTS = {"adam", "adamw", "nadam", "radam", "adamax", "lazy-adam"}
 
 
 def build_optimizers(

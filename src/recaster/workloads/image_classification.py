@@ -185,11 +185,13 @@ class ImageClassification:
     def explain(
         self,
         artifact: Path,
+        recipe: Recipe,  # noqa: ARG002
+        *,
         predictions: NDArray[np.float64],
         targets: NDArray[np.int64],
         prepared: Path,
         folder: Path,
-    ) -> None:
+    ) -> dict[str, Any]:
         """The worst errors as pictures, each beside where its answer comes from."""
         from recaster.evaluation.explain import map_activation
         from recaster.evaluation.picture_plots import plot_worst_errors
@@ -208,6 +210,7 @@ class ImageClassification:
             labels=read_json(prepared / "splits.json")["labels"],
             path=folder / "worst_errors.png",
         )
+        return {}
 
 
 def _views(described: Mapping[str, Any]) -> dict[str, Any]:

@@ -99,14 +99,21 @@ class Illustrated(Protocol):
 
 @runtime_checkable
 class Explained(Protocol):
-    """A workload that shows what its models' worst answers rest on."""
+    """A workload that shows what its models' answers rest on."""
 
     def explain(
         self,
         artifact: Path,
+        recipe: Recipe,
+        *,
         predictions: NDArray[np.float64],
         targets: NDArray[Any],
         prepared: Path,
         folder: Path,
-    ) -> None:
-        """Write pictures or a page of the exported model's worst errors on the test split into `folder`."""
+    ) -> dict[str, Any]:
+        """Write pictures or pages of the exported model itself into `folder`, such as of its worst errors;
+        return tables that belong beside the metrics.
+
+        Args:
+            prepared: whose test split the predictions are of.
+        """

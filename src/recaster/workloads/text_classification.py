@@ -21,7 +21,12 @@ from recaster.data.token_shards import TokenRows, read_token_shard, write_token_
 from recaster.models import text_networks, vector_classifier
 from recaster.models.losses import LossSum, build_loss, count_correct, to_probabilities
 from recaster.models.open_models import OpenModel, TextClassifier, build_text_classifier
-from recaster.models.word_vectors import build_from_vectors, has_vectors, load_text_network
+from recaster.models.word_vectors import (
+    begin_with_vectors,
+    build_from_vectors,
+    has_vectors,
+    load_text_network,
+)
 from recaster.training.trainable import TrainingSet
 
 if TYPE_CHECKING:
@@ -133,6 +138,7 @@ class TextClassification:
         return {
             "labels": recipe.data.labels,
             "network": _network(model.base),
+            "channels": model.vectors_mode,
             "width": model.width,
             "depth": model.depth,
             "dropout": model.dropout,
@@ -145,7 +151,8 @@ class TextClassification:
         if base and has_vectors(base):
             return build_from_vectors(base, **_vector_arguments(base, plan, about))
         if arguments["network"]:
-            return text_networks.build_model(**_network_arguments(plan, about))
+            model = text_networks.build_model(**_network_arguments(plan, about))
+            return begin_with_vectors(model, Path(plan["vectors"])) if plan.get("vectors") else model
         return build_text_classifier(
             base=base,
             labels=arguments["labels"],
@@ -246,11 +253,13 @@ class TextClassification:
     def explain(
         self,
         artifact: Path,
+        recipe: Recipe,  # noqa: ARG002
+        *,
         predictions: NDArray[np.float64],
         targets: NDArray[np.int64],
         prepared: Path,
         folder: Path,
-    ) -> None:
+    ) -> dict[str, Any]:
         """A page of the worst errors, with what each token did for the answer."""
         from recaster.data.tokenizers import open_tokenizer
         from recaster.evaluation.explain import attribute_tokens
@@ -271,6 +280,7 @@ class TextClassification:
             pairs = list(zip([words[number] for number in seen], shares.tolist(), strict=True))
             told.append({"truth": truth, "answer": answer, "tokens": pairs})
         write_texts(told, folder / "worst_errors.html")
+        return {}
 
 
 def _vector_arguments(base: Path, plan: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
@@ -295,7 +305,7 @@ def _network_arguments(plan: dict[str, Any], about: dict[str, Any]) -> dict[str,
     """Of `text_networks.build_model`."""
     arguments = plan["model_arguments"]
     return {
-        **{name: arguments[name] for name in ("network", "width", "depth", "dropout")},
+        **{name: arguments[name] for name in ("network", "width", "depth", "dropout", "channels")},
         "vocabulary": about["vocabulary"],
         "labels": len(arguments["labels"]),
         "padding": about["padding"],

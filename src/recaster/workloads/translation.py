@@ -255,11 +255,13 @@ class Translation:
     def explain(
         self,
         artifact: Path,
+        recipe: Recipe,  # noqa: ARG002
+        *,
         predictions: NDArray[np.float64],
         targets: NDArray[np.int64],
         prepared: Path,
         folder: Path,
-    ) -> None:
+    ) -> dict[str, Any]:
         """Draw where the model looks while it foresees the wanted translations of its worst ones."""
         from recaster.evaluation.translation_metrics import chrf
         from recaster.evaluation.translation_report import plot_attention
@@ -274,6 +276,7 @@ class Translation:
             words = tokenizer.inner.names(tokens[0, :source].tolist())
             maps.append((shares, words, tokenizer.inner.names(wanted[0, :written].tolist())))
         plot_attention(maps, folder / "attention.png")
+        return {}
 
 
 def _shape(recipe: Recipe) -> PairShape:
