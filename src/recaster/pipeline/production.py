@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from recaster.recipe.trees import TreeShape
 
 _DESCRIBED = "preprocessing.json"
+_OF_ANSWERS = ("kind", "several_labels", "flip", "shift_pixels")
+"""What that file says beside the shape of a record."""
 
 
 def promote_by_hand(settings: Settings, name: str, version: str) -> dict[str, Any]:
@@ -101,7 +103,7 @@ def _answer(settings: Settings, model: Any, described: dict[str, Any], source: P
     from recaster.recipe.data import DataSection
 
     kind = described["kind"]
-    shape = {key: value for key, value in described.items() if key not in ("kind", "several_labels")}
+    shape = {key: value for key, value in described.items() if key not in _OF_ANSWERS}
     section = DataSection.model_validate({"source": str(source.resolve()), "licence": "-", kind: shape})
     records = list(read_records(section, settings))
     bad = [record for record in records if record.problem]
