@@ -51,6 +51,12 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_test_modules_have_names_of_their_own() -> None:
+    """pytest imports them by their bare names: of two alike one is not collected."""
+    names = sorted(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert names == sorted(set(names))
+
+
 def test_measured_tables_are_made_from_results() -> None:
     sys.path.insert(0, str(ROOT / "benchmarks"))
     from record import render_targets
