@@ -135,7 +135,7 @@ def release(folder: Path) -> None:
     from recaster.evaluation.metrics import class_table, classification_metrics, confusion_matrix, measure
     from recaster.evaluation.plots import plot_confusion, plot_reliability
     from recaster.models.small_cnn import build_model
-    from recaster.recipe.schema import EvaluateSection
+    from recaster.recipe.evaluation import EvaluateSection
 
     network = build_model(
         channels=1, height=8, width=8, classes=10, hidden=32, dropout=0.2, activation="relu"

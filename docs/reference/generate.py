@@ -20,6 +20,7 @@ from recaster.recipe import (
     customize,
     data,
     distributed,
+    evaluation,
     schema,
     search,
     training,
@@ -119,7 +120,10 @@ def _own_meanings(kind: type) -> dict[str, str]:
 
 
 def _find_section(name: str) -> type:
-    places = (schema, customize, data, training, adversary, distributed, communication, search, trees, words)
+    places = (
+        *(schema, evaluation, customize, data, training, adversary),
+        *(distributed, communication, search, trees, words),
+    )
     return next(getattr(place, name) for place in places if hasattr(place, name))
 
 

@@ -31,7 +31,7 @@ from recaster.pipeline.inputs import training_plan
 from recaster.recipe.load import load_recipe
 from recaster.tracking.runs import open_tracking
 from recaster.training.journal import read_journal
-from recaster.workloads.protocol import Illustrated, Workload
+from recaster.workloads.protocol import Workload
 from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -225,7 +225,7 @@ def test_it_exports_an_open_artifact(examined: Examined) -> None:
 def test_it_answers_new_records(examined: Examined, tmp_path: Path) -> None:
     """`predict` reads records as their owners write them, in a file of their own; `sample` needs none."""
     cast = examined.cast
-    if isinstance(cast.workload, Illustrated):
+    if read_json(examined.step("export") / "preprocessing.json")["kind"] == "noise":
         sheet = tmp_path / "sheet.png"
         made = pipeline.sample(cast.settings, cast.recipe.name, sheet, count=3, seed=1)
         assert len(made) == 3 and sheet.stat().st_size > 0

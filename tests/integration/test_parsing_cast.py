@@ -21,7 +21,7 @@ from recaster.data.packed import write_packed
 from recaster.data.synthetic_trees import make_trees
 from recaster.data.tree_shards import read_split_sentences
 from recaster.evaluation.parse_report import measure_raw
-from recaster.exporting.card import _PARSING
+from recaster.exporting.card_texts import PARSING
 from recaster.models.conllu import find_cycle, join_text, parse_sentence, split_blocks, write_sentences
 from recaster.recipe.load import load_recipe
 from recaster.recipe.schema import Recipe
@@ -121,7 +121,7 @@ def test_an_artifact_answers_alike_everywhere(body: str, tmp_path: Path) -> None
 
 def _check_without_us(artifact: Path, wanted: str) -> None:
     """The card's own lines, in a process that knows nothing of this project."""
-    code = "import sys; assert 'recaster' not in sys.modules; sys.path.insert(0, '.')\n" + "\n".join(_PARSING)
+    code = "import sys; assert 'recaster' not in sys.modules; sys.path.insert(0, '.')\n" + "\n".join(PARSING)
     done = subprocess.run(
         [sys.executable, "-I", "-c", code], cwd=artifact, capture_output=True, text=True, check=False
     )

@@ -23,7 +23,7 @@ from recaster.data.pair_shards import read_pair_texts
 from recaster.data.pair_sources import parse_sides
 from recaster.data.synthetic_pairs import make_pairs
 from recaster.evaluation.translation_metrics import read_translations
-from recaster.exporting.card import _ASKING
+from recaster.exporting.card_texts import ASKING
 from recaster.recipe.load import load_recipe
 from recaster.recipe.schema import Recipe
 from recaster.workloads.translation import WORKLOAD
@@ -164,7 +164,7 @@ model = modeling.build_model(**told["arguments"])
 model.load_state_dict(load_file("model.safetensors"))
 tag, other = told["tags"]["en"], told["tags"]["de"]
 source, starts = torch.tensor([[tag, 20, 21, 22, told["arguments"]["end"]]]), torch.tensor([other])
-{_ASKING["pairs"]}
+{ASKING["pairs"]}
 assert "recaster" not in sys.modules
 print(json.dumps(tokens))
 """

@@ -30,8 +30,8 @@ from recaster.models.game_rows import CHANCES, GameRows, join_rows, part_rows
 from recaster.models.generator_layers import count_halvings
 from recaster.models.generators import find_arguments
 from recaster.recipe.adversary import AdversarySection
+from recaster.recipe.evaluation import EvaluateSection
 from recaster.recipe.load import load_recipe
-from recaster.recipe.schema import EvaluateSection
 from recaster.training.averaging import WeightAverage
 from recaster.training.optimizers import build_optimizers, list_layers, set_rates
 from recaster.workloads.image_generation import WORKLOAD

@@ -16,8 +16,9 @@ from recaster.data.labels import balance, count_labels, find_rarest, number_labe
 from recaster.evaluation.metrics import class_table, classification_metrics, measure
 from recaster.models.losses import build_loss, count_correct, to_probabilities
 from recaster.recipe.data import DataSection
+from recaster.recipe.evaluation import EvaluateSection
 from recaster.recipe.load import load_recipe
-from recaster.recipe.schema import EvaluateSection, Recipe
+from recaster.recipe.schema import Recipe
 from recaster.recipe.training import Loss
 from tests.conftest import ROOT
 

@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
 
 from recaster.evaluation import metrics
-from recaster.recipe.schema import EvaluateSection
+from recaster.recipe.evaluation import EvaluateSection
 
 RANDOM = np.random.default_rng(1)
 TARGETS = RANDOM.integers(0, 4, 300)

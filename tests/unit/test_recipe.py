@@ -118,6 +118,24 @@ def test_without_a_mesh_all_ranks_are_the_strategys_own(
     assert hash_recipe(parse_recipe(dump_recipe(recipe))) == hash_recipe(recipe)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "override", "told"),
+    [
+        ("text-classification", "evaluate.flip=true", "face-recognition or image-classification"),
+        ("object-detection", "evaluate.shift_pixels=2", "belongs to the workload image-classification"),
+        ("image-classification", "evaluate.beams=2", "belongs to the workload translation"),
+        ("chat", "evaluate.calibration_bins=5", "image-classification or text-classification"),
+        ("translation", "evaluate.false_accept_rate=0.1", "belongs to the workload face-recognition"),
+        ("image-classification", "train.loss.name=set-prediction", "not for workload image-classification"),
+        ("object-detection", "train.loss.name=cross-entropy", "use focal, set-prediction"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(recipe: str, override: str, told: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        load_recipe(ROOT / "recipes" / recipe / "tiny.yaml", [override])
+    assert told in str(refused.value)
+
+
 def test_options_of_boxes_are_refused_elsewhere() -> None:
     """An option that would do nothing is named."""
     with pytest.raises(RecipeError, match="pictures with boxes"):

@@ -13,7 +13,7 @@ from recaster.data.text_sources import read_texts
 from recaster.evaluation.metrics import accuracy
 from recaster.evaluation.slices import cut_in_quarters, measure_slices, plot_slices
 from recaster.recipe.data import ImageShape
-from recaster.recipe.schema import EvaluateSection
+from recaster.recipe.evaluation import EvaluateSection
 
 
 def _name(least: int, most: int) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from recaster.core.seeds import derive_seed
 from recaster.data.shards import Shard
 from recaster.evaluation.face_metrics import Embeddings, People, embeddings_of, score_pairs
-from recaster.recipe.schema import EvaluateSection
+from recaster.recipe.evaluation import EvaluateSection
 
 _DRAWS = 200
 _GRID = np.concatenate([[0.0], np.logspace(-4, 0, 200)])

@@ -12,7 +12,7 @@ from recaster.data.shards import Shard
 from recaster.evaluation.face_metrics import FACE_METRICS, Embeddings, People, arrange, roc_auc
 from recaster.evaluation.face_plots import plot_retrieved, plot_roc, plot_scores
 from recaster.evaluation.metrics import measure, paired_difference
-from recaster.recipe.schema import EvaluateSection
+from recaster.recipe.evaluation import EvaluateSection
 
 _OF_BASELINE = [name for name in FACE_METRICS if not name.endswith("accept_rate")]
 _LEAST_PEOPLE = 2

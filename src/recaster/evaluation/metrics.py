@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recaster.core.seeds import derive_seed
+from recaster.recipe.evaluation import EvaluateSection
 from recaster.recipe.label_rules import LEAST_CLASSES, OF_SEVERAL_LABELS
-from recaster.recipe.schema import EvaluateSection
 
 _SMALLEST = 1e-12
 TOLD = 0.5

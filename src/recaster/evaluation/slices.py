@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recaster.evaluation.metrics import MetricFunction, measure
-from recaster.recipe.schema import EvaluateSection
+from recaster.recipe.evaluation import EvaluateSection
 
 _PARTS = 4
 _LEAST_ROWS = 5

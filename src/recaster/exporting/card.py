@@ -17,89 +17,25 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from recaster.core.files import read_json, write_bytes
+from recaster.exporting.card_texts import (
+    ASKING,
+    FACE_LIMITS,
+    GENERATION_LIMITS,
+    PARSING,
+    PICTURES,
+    PIPELINES,
+    UNITS,
+    USES,
+    WORD_LIMITS,
+    WORDS_CODE,
+)
 from recaster.recipe.adversary import GENERATION
-from recaster.recipe.schema import FACES, Recipe
-from recaster.recipe.words import WORDS
+from recaster.recipe.evaluation import FACES
+from recaster.recipe.schema import Recipe
 
 CARD, LICENCE = "README.md", "LICENSE"
 _CHAIN = "licence_chain"
 """Key of the front matter: all licences of the chain, as an SPDX expression."""
-_PIPELINES = {
-    "text-classification": "text-classification",
-    "image-classification": "image-classification",
-    "image-generation": "unconditional-image-generation",
-    "chat": "text-generation",
-    "causal": "text-generation",
-    "masked": "fill-mask",
-    "translation": "translation",
-}
-"""What hubs call each workload."""
-_USES = {
-    "text": "Gives a short text one of these labels: {labels}.",
-    "image": "Gives a picture one of these labels: {labels}.",
-    "faces": "Compares faces: vectors of one person are near, those of two are far. It knows no names.",
-    GENERATION: "Makes new pictures like those of its data from noise, of a class where it is conditional.",
-    "boxes": "Finds things with these labels in a picture, each with its box: {labels}.",
-    "chat": "Answers the last turn of a conversation.",
-    "pairs": "Translates a short text.",
-    "trees": "Says of each word of a text on which word it depends, by which relation, its parts of speech, "
-    "features and lemma, in CoNLL-U.",
-    "corpus": "Foresees text like that of its data: a start for models of other tasks.",
-    "words": "Gives words vectors that are near for words used alike, as a start for other models.",
-}
-_UNITS = {FACES: "people", WORDS: "pairs of words"}
-_FACE_LIMITS = (
-    "Faces are biometric data. Enrol people who agreed to it, for the use they agreed to, and remove them "
-    "when they ask. Not for watching people who do not know of it, for searching crowds or the net, nor for "
-    "guessing origin, mood, health or character; and never as the only ground of a decision about a person. "
-    "Error rates differ between groups of people and cameras: measure them on your own before use, and "
-    "choose the threshold there."
-)
-_GENERATION_LIMITS = (
-    "Its pictures are made up: mark them as such wherever they go; do not show them as photographs, nor use "
-    "them as evidence or to deceive. It repeats the faults and gaps of its data, and may come close to "
-    "single training pictures: see `copied_fraction`. Distances hold for the named encoder and this number "
-    "of pictures alone. The discriminator, counted among the parameters, travels beside it for further "
-    "training and is no judge of what is real."
-)
-
-
-_PICTURES = "  # (rows, channels, height, width), as preprocessing.json says"
-_ASKING = {
-    "boxes": f"boxes = model.eval().detect(pictures, overlap=0.6, least_score=0.3, most=100){_PICTURES}",
-    "pairs": "tokens = modeling.write_beams(model.eval(), source, starts, beams=4, length_penalty=1.0, "
-    'longest=told["longest"])  # source: tag, tokens, end; starts: tags, which config.json has',
-    GENERATION: f"pictures = model.eval()(noise, classes){_PICTURES}; noise is standard normal, "
-    "classes are None without labels",
-}
-"""How a model of its own code is asked, where a plain call gives what only training wants."""
-
-
-_PARSING = [
-    "import json, os, safetensors.torch, tokenizers, modeling  # the folder's file: it imports torch alone",
-    'names = ("config", "vocabulary", "preprocessing")',
-    'told, words, about = (json.load(open(f"{name}.json")) for name in names)',
-    'cut = tokenizers.Tokenizer.from_file("tokenizer.json") if os.path.exists("tokenizer.json") else None',
-    "pieces = (lambda form: cut.encode(form, add_special_tokens=False).ids) if cut else None",
-    'parser = modeling.assemble(told["arguments"], words, about, pieces=pieces)',
-    'parser.model.load_state_dict(safetensors.torch.load_file("model.safetensors"))',
-    'parser.segmenter.load_state_dict(safetensors.torch.load_file("segmenter.safetensors"))',
-    'print(parser.parse("A text, or sentences in CoNLL-U."))',
-]
-_WORDS_CODE = [
-    "import json, safetensors.torch, modeling  # the folder's own file, which imports torch alone",
-    'told = json.load(open("config.json"))',
-    'table = modeling.build_model(**told["arguments"])',
-    'table.load_state_dict(safetensors.torch.load_file("model.safetensors"))',
-    'lexicon = modeling.Lexicon(table, json.load(open("vocabulary.json")))',
-    'vector, known = lexicon.embed("a text")',
-    "near = lexicon.nearest(vector, 10)  # or vectors.txt of `recaster export --format word2vec`, for gensim",
-]
-_WORD_LIMITS = (
-    "Vectors repeat what their corpus says, its prejudices too: do not decide about people by them. A word "
-    "has one vector, whatever its senses, and rare words have poor ones. Correlations with judgements are "
-    "over pairs of known words: read them with the coverage."
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +123,7 @@ def join_licences(chain: list[Origin]) -> str:
 
 
 def _front_matter(artifact: Path, recipe: Recipe, facts: CardFacts) -> list[str]:
-    joined, pipeline = join_licences(facts.chain), _PIPELINES.get(_task(recipe))
+    joined, pipeline = join_licences(facts.chain), PIPELINES.get(_task(recipe))
     alone = " " not in joined
     front: dict[str, Any] = {"license": joined.lower() if alone else "other"}
     if not alone:
@@ -246,7 +182,7 @@ def _introduction(recipe: Recipe, facts: CardFacts) -> list[str]:
 
 def _use(recipe: Recipe) -> list[str]:
     kind = {FACES: "faces", GENERATION: GENERATION}.get(recipe.workload, recipe.data.kind)
-    used = _USES.get(kind, "").format(labels=", ".join(recipe.data.labels))
+    used = USES.get(kind, "").format(labels=", ".join(recipe.data.labels))
     return [
         "## Intended use",
         "",
@@ -258,16 +194,16 @@ def _use(recipe: Recipe) -> list[str]:
 def _loading(artifact: Path, recipe: Recipe) -> list[str]:
     """How to read the folder without Recaster."""
     if recipe.data.trees:
-        code = _PARSING
+        code = PARSING
     elif recipe.data.words:
-        code = _WORDS_CODE
+        code = WORDS_CODE
     elif (artifact / "modeling.py").exists():
         code = [
             "import json, safetensors.torch, modeling  # the folder's own file, which imports torch alone",
             'told = json.load(open("config.json"))',
             'model = modeling.build_model(**told["arguments"])',
             'model.load_state_dict(safetensors.torch.load_file("model.safetensors"))',
-            _ASKING.get(_asked(recipe), f"logits = model.eval()(pictures){_PICTURES}"),
+            ASKING.get(_asked(recipe), f"logits = model.eval()(pictures){PICTURES}"),
         ]
     elif (artifact / "adapter_config.json").exists():
         code = [
@@ -277,7 +213,7 @@ def _loading(artifact: Path, recipe: Recipe) -> list[str]:
             "model = PeftModel.from_pretrained(base, FOLDER)  # what was trained, beside the base",
         ]
     else:
-        task = _PIPELINES.get(_task(recipe), recipe.workload)
+        task = PIPELINES.get(_task(recipe), recipe.workload)
         code = ["from transformers import pipeline", f'answer = pipeline("{task}", model=FOLDER)']
         code.append(
             {"chat": 'answer([{"role": "user", "content": "hello"}])'}.get(recipe.data.kind, "answer(…)")
@@ -303,7 +239,7 @@ def _measured(recipe: Recipe, facts: CardFacts) -> list[str]:
         for row in facts.classes
     ]
     lines = [
-        f"## Metrics on {facts.rows:,} held-out {_UNITS.get(recipe.workload, 'records')}",
+        f"## Metrics on {facts.rows:,} held-out {UNITS.get(recipe.workload, 'records')}",
         "",
         f"Intervals are of {confidence}: Wilson's for accuracy, the bootstrap's for the rest."
         + _views(recipe),
@@ -373,10 +309,10 @@ def _limits(recipe: Recipe) -> list[str]:
     if recipe.card.limits:
         lines += [recipe.card.limits, ""]
     if recipe.workload == FACES:
-        lines += [_FACE_LIMITS, ""]
+        lines += [FACE_LIMITS, ""]
     if recipe.workload == GENERATION:
-        return [*lines, _GENERATION_LIMITS]
-    lines += [_WORD_LIMITS, ""] if recipe.data.words else []
+        return [*lines, GENERATION_LIMITS]
+    lines += [WORD_LIMITS, ""] if recipe.data.words else []
     lines.append("Measured on records of the same source as the training data; no claim is made for others.")
     if recipe.data.text:
         lines.append(f"Texts are cut after {recipe.data.text.max_tokens} tokens.")

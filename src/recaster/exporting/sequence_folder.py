@@ -21,7 +21,7 @@ from recaster.exporting.modeling_source import compose_source
 from recaster.exporting.open_folder import copy_tokenizer
 from recaster.models.seq2seq_models import pegasus_config
 from recaster.models.translate import GENERATION
-from recaster.recipe.schema import EvaluateSection
+from recaster.recipe.evaluation import EvaluateSection
 
 
 def write_own_folder(

@@ -74,59 +74,43 @@ def find_base(cast: Cast, *, needed: bool = True) -> StepResult | None:
     model = cast.recipe.model
     if model.from_scratch:
         return None
-    found = find_fetched(cast.settings, model.base, licence=model.licence)
-    if found is None and needed:
-        raise RecipeError(
-            "The base model was not fetched yet.",
-            where="model.base",
-            value=model.base,
-            repair=f"recaster models fetch {model.base}",
-        )
-    return found
+    return _find(cast, model.base, model.licence, of="base model", where="model.base", needed=needed)
 
 
 def find_teacher(cast: Cast, *, needed: bool = True) -> StepResult | None:
     """The fetched model that the recipe's method learns from; None for a method without one.
 
-    Args:
-        needed: whether it is an error when it was not fetched yet.
-
-    Raises:
-        RecipeError: it was not fetched yet.
+    Args, Raises: see `find_base`.
     """
     section = cast.recipe.customize.distil
     if section is None:
         return None
-    found = find_fetched(cast.settings, section.teacher, licence=section.teacher_licence)
-    if found is None and needed:
-        raise RecipeError(
-            "The teacher was not fetched yet.",
-            where="customize.distil.teacher",
-            value=section.teacher,
-            repair=f"recaster models fetch {section.teacher}",
-        )
-    return found
+    where = "customize.distil.teacher"
+    return _find(cast, section.teacher, section.teacher_licence, of="teacher", where=where, needed=needed)
 
 
 def find_encoder(cast: Cast, *, needed: bool = True) -> StepResult | None:
     """The fetched network by whose features generated pictures are compared; None where none is named.
 
-    Args:
-        needed: whether it is an error when it was not fetched yet.
-
-    Raises:
-        RecipeError: it was not fetched yet.
+    Args, Raises: see `find_base`.
     """
     section = cast.recipe.evaluate
     if section.encoder is None:
         return None
-    found = find_fetched(cast.settings, section.encoder, licence=section.encoder_licence)
+    where = "evaluate.encoder"
+    return _find(cast, section.encoder, section.encoder_licence, of="encoder", where=where, needed=needed)
+
+
+def _find(
+    cast: Cast, text: str, licence: str | None, *, of: str, where: str, needed: bool
+) -> StepResult | None:
+    found = find_fetched(cast.settings, text, licence=licence)
     if found is None and needed:
         raise RecipeError(
-            "The encoder was not fetched yet.",
-            where="evaluate.encoder",
-            value=section.encoder,
-            repair=f"recaster models fetch {section.encoder}",
+            f"The {of} was not fetched yet.",
+            where=where,
+            value=text,
+            repair=f"recaster models fetch {text}",
         )
     return found
 

@@ -15,10 +15,11 @@ from recaster.recipe.communication import CommunicationSection
 from recaster.recipe.customize import CustomizeSection
 from recaster.recipe.data import ContractSection, DataSection, SplitSection
 from recaster.recipe.distributed import DistributedSection
+from recaster.recipe.evaluation import FACES, EvaluateSection, check_evaluation
 from recaster.recipe.label_rules import check_class_weights, check_metrics, check_several_labels
 from recaster.recipe.search import SearchSection
-from recaster.recipe.section import Fraction, Section, Seed
-from recaster.recipe.training import FACE_LOSSES, TrainSection
+from recaster.recipe.section import Section
+from recaster.recipe.training import BOX_LOSSES, FACE_LOSSES, TrainSection
 from recaster.recipe.trees import check_trees
 from recaster.recipe.words import Subwords, check_vectors, check_words
 
@@ -63,8 +64,6 @@ METRICS = {
     "coverage": "higher",
 }
 """Every metric that a gate can name, and which direction is better."""
-FACES = "face-recognition"
-"""The workload whose splits share no person."""
 
 
 def _known_metric(name: str) -> str:
@@ -130,43 +129,6 @@ class ModelSection(Section):
     def from_scratch(self) -> bool:
         """Whether the weights are fresh."""
         return self.base.startswith("scratch:")
-
-
-class EvaluateSection(Section):
-    """Metrics on the held-out split."""
-
-    seed: Seed = 0
-    """Of the resampling."""
-    bootstrap_samples: int = Field(default=1000, ge=100)
-    """Resamplings of the held-out records for each interval (accuracy has Wilson's instead)."""
-    confidence: Fraction = 0.95
-    """Coverage of each interval."""
-    calibration_bins: int = Field(default=15, ge=2)
-    """Equal widths of confidence over which the calibration error is summed."""
-    false_accept_rate: Fraction = 0.01
-    """Of face-recognition: share of the validation split's pairs of different people that may pass for one;
-    the shipped threshold is the lowest that keeps it."""
-    flip: bool = False
-    """Of face-recognition: an embedding is the mean of the picture's and its mirror image's. Of
-    image-classification: so are probabilities (test-time augmentation), also where the model is served."""
-    shift_pixels: int = Field(default=0, ge=0, le=64)
-    """Of image-classification: probabilities are means over the picture and the same moved by so many pixels
-    up, down, left and right; with `flip` over the mirror images of these five too."""
-    beams: int = Field(default=4, ge=1, le=64)
-    """Of translation: hypotheses that are kept of each text; 1 takes the likeliest token each time. Stands
-    with the exported model, which writes so unless asked otherwise."""
-    length_penalty: float = Field(default=1.0, ge=0, le=4)
-    """Likewise: a hypothesis's log probability is divided by its length to this power; more of it prefers
-    longer translations."""
-    samples: int = Field(default=16, ge=1, le=1000)
-    """Held-out rows on which a model that writes does so, for people to read."""
-    encoder: str | None = None
-    """Of image-generation: a MODEL reference of a network for pictures; generated and held-out ones are
-    compared by its features. Without it by their pixels, which says something of small grey pictures only."""
-    encoder_licence: str | None = None
-    """Of the encoder, where neither its source nor the catalogue says."""
-    encoder_size: int | None = Field(default=None, ge=32, le=1024)
-    """Pixels a side to which the encoder scales pictures; without it they go in as they are."""
 
 
 class Bar(Section):
@@ -295,10 +257,19 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _boxes_have_their_loss(self) -> Recipe:
+        loss, boxes = self.train.loss.name, self.data.boxes is not None
+        if boxes != (loss in BOX_LOSSES) and (boxes or loss == "set-prediction"):
+            fit = ", ".join(BOX_LOSSES) if boxes else "another, it compares sets of boxes"
+            raise ValueError(f"train.loss {loss} is not for workload {self.workload}; use {fit}")
+        return self
+
+    @model_validator(mode="after")
     def _workloads_own_options_fit(self) -> Recipe:
         check_trees(self)
         check_words(self)
         check_generation(self)
+        check_evaluation(self)
         return self
 
     @model_validator(mode="after")

@@ -26,6 +26,8 @@ _OPTIMIZER_OPTIONS: dict[str, frozenset[str]] = {
 
 FACE_LOSSES = ("arcface", "cosface", "triplet")
 """Those that bring one person's embeddings together and keep others away."""
+BOX_LOSSES = ("focal", "set-prediction")
+"""Of object-detection."""
 
 
 class Optimizer(Section):

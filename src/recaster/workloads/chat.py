@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from recaster.data.contract import RowRule
     from recaster.data.packed import PackedRecord
-    from recaster.recipe.schema import EvaluateSection, Recipe
+    from recaster.recipe.evaluation import EvaluateSection
+    from recaster.recipe.schema import Recipe
     from recaster.workloads.protocol import MetricFunction
 
 _SAMPLE_ROWS = 16

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 
     from recaster.data.contract import RowRule
     from recaster.recipe.data import CorpusShape
-    from recaster.recipe.schema import EvaluateSection, Recipe
+    from recaster.recipe.evaluation import EvaluateSection
+    from recaster.recipe.schema import Recipe
     from recaster.workloads.protocol import MetricFunction
 
 _ARCHITECTURES = {"causal": "small-decoder", "masked": "small-encoder"}

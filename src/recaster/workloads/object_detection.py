@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
     from recaster.data.contract import RowRule
     from recaster.recipe.data import BoxShape
-    from recaster.recipe.schema import EvaluateSection, Recipe
+    from recaster.recipe.evaluation import EvaluateSection
+    from recaster.recipe.schema import Recipe
     from recaster.workloads.protocol import MetricFunction
 
 _BATCH_ROWS = 32

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from recaster.recipe.schema import EvaluateSection, Recipe
+from recaster.recipe.evaluation import EvaluateSection
+from recaster.recipe.schema import Recipe
 from recaster.training.trainable import Trainable
 
 if TYPE_CHECKING:

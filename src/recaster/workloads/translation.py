@@ -48,8 +48,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from recaster.data.contract import RowRule
+    from recaster.recipe.evaluation import EvaluateSection
     from recaster.recipe.pairs import PairShape
-    from recaster.recipe.schema import EvaluateSection, Recipe
+    from recaster.recipe.schema import Recipe
     from recaster.workloads.protocol import MetricFunction
 
 _TOKENIZER = "tokenizer"

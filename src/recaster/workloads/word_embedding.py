@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from recaster.data.contract import RowRule
-    from recaster.recipe.schema import EvaluateSection, Recipe
+    from recaster.recipe.evaluation import EvaluateSection
+    from recaster.recipe.schema import Recipe
     from recaster.recipe.words import WordsShape
     from recaster.workloads.protocol import MetricFunction
 
