@@ -225,7 +225,8 @@ def test_it_exports_an_open_artifact(examined: Examined) -> None:
 def test_it_answers_new_records(examined: Examined, tmp_path: Path) -> None:
     """`predict` reads records as their owners write them, in a file of their own; `sample` needs none."""
     cast = examined.cast
-    if read_json(examined.step("export") / "preprocessing.json")["kind"] == "noise":
+    artifact = pipeline.run_to(cast, "export", SilentReporter()).path
+    if read_json(artifact / "preprocessing.json")["kind"] == "noise":
         sheet = tmp_path / "sheet.png"
         made = pipeline.sample(cast.settings, cast.recipe.name, sheet, count=3, seed=1)
         assert len(made) == 3 and sheet.stat().st_size > 0
