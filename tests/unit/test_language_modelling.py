@@ -22,10 +22,11 @@ from recaster.data.document_sources import read_documents
 from recaster.data.marked_rows import GapRows, count_gaps
 from recaster.data.token_shards import make_token_shard, read_token_shard
 from recaster.data.tokenizers import train_byte_pairs
-from recaster.models.causal_models import CausalModel, build_causal_model, place_marks
+from recaster.models.causal_models import CausalModel, build_causal_model
 from recaster.models.losses import NO_TARGET
 from recaster.models.masked_models import MaskedModel, build_masked_model
 from recaster.models.packed_rows import check_apart
+from recaster.models.token_marks import place_marks
 from recaster.recipe.data import CorpusShape
 from recaster.workloads.language_modelling import _check_architecture
 

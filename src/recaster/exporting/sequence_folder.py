@@ -8,18 +8,16 @@ modeling.py              the network and its search, importing torch alone
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import nn
 
 from recaster.core.files import write_json
-from recaster.exporting.modeling_source import compose_source
-from recaster.exporting.open_folder import copy_tokenizer
+from recaster.exporting.own_folder import write_own_network
 from recaster.models.seq2seq_models import pegasus_config
+from recaster.models.seq2seq_transformer import Transformer
 from recaster.models.translate import GENERATION
 from recaster.recipe.evaluation import EvaluateSection
 
@@ -44,14 +42,9 @@ def write_own_folder(
         tokenizer: the folder that has its files.
         longest: tokens of a translation.
     """
-    module = type(model).__module__.rpartition(".")[2]
-    source = importlib.import_module(f"recaster.models.{module}").__file__
-    (folder / "modeling.py").write_text(compose_source(Path(str(source))), encoding="utf-8")
-    state = {name: value.contiguous() for name, value in model.state_dict().items()}
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    own = {"architecture": module, "arguments": dict(arguments), "tags": dict(tags), "longest": longest}
-    known = pegasus_config(arguments, start=start) if module == "seq2seq_transformer" else {}
-    write_json(folder / "config.json", {**known, **own})
+    known = pegasus_config(arguments, start=start) if isinstance(model, Transformer) else {}
+    told = {**known, "tags": dict(tags), "longest": longest}
+    write_own_network(folder, model=model, arguments=arguments, tokenizer=tokenizer, told=told)
     write_json(
         folder / GENERATION,
         {
@@ -61,7 +54,6 @@ def write_own_folder(
             "eos_token_id": arguments["end"],
         },
     )
-    copy_tokenizer(tokenizer, folder)
 
 
 def tell_generation(network: Any, evaluate: EvaluateSection, *, longest: int) -> None:

@@ -1,7 +1,9 @@
-"""Causal language models of the transformers library: each token's successor, for the tokens that count.
+"""Causal language models, of the transformers library or recurrent: what follows the tokens that count.
 
 tokens   [ 1  520 ~354  ~90    2 ]     a token that is marked (`~number`) has a successor to be learned
 logits          [354's  90's]          and only these get logits: a vocabulary is wide
+
+folder   config.json with `arguments`: a network of this package; else transformers' AutoModelForCausalLM
 """
 
 from __future__ import annotations
@@ -11,13 +13,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from recaster.core.errors import RecipeError
-from recaster.models.loading import LoadReport
+from recaster.core.files import read_json
+from recaster.models import recurrent_decoder
+from recaster.models.loading import LoadReport, read_state
 from recaster.models.open_models import OpenModel, load_network
 from recaster.models.packed_rows import document_mask
+from recaster.models.recurrent_decoder import RecurrentDecoder
+from recaster.models.token_marks import place_marks
+
+RECURRENT = {"lstm-decoder": "lstm", "gru-decoder": "gru"}
+"""Architectures of `recurrent_decoder`, and how it calls them."""
 
 ADAPTER = "adapter_config.json"
 """In a model's folder: it holds an adapter, and its base is in the folder `base` within."""
@@ -45,25 +53,17 @@ class CausalModel(OpenModel):
 
         Returns:
             `(rows, marked, vocabulary)`, each row's in their order and then something for rows with fewer;
-            without a mark `(rows, tokens, vocabulary)`.
+            without a mark `(rows, tokens, vocabulary)`. Of `tokens` `(rows, 2, tokens)` `(rows, 2, …)`.
         """
+        if tokens.ndim == 3:
+            paired: Tensor = self.forward(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2])
+            return paired
         plain, chosen = place_marks(tokens)
         network: Any = self.network
         mask = None if self.end is None else document_mask(plain, end=self.end, causal=True)
         with choosing(network.get_output_embeddings(), chosen, tokens.shape[1]):
             logits: Tensor = network(input_ids=plain, attention_mask=mask, use_cache=False).logits
         return logits
-
-
-def place_marks(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens without marks `(rows, tokens)`, and where these were `(rows, most marks)`.
-
-    The places of a row with fewer marks are filled up with others; without a mark all are chosen.
-    """
-    marked = tokens < 0
-    most = int(marked.sum(1).max()) or tokens.shape[1]
-    chosen = (~marked).byte().argsort(dim=1, stable=True)[:, :most]
-    return torch.where(marked, ~tokens, tokens), chosen
 
 
 @contextmanager
@@ -126,6 +126,50 @@ def build_causal_model(*, base: Path | None, scratch: Mapping[str, Any], **optio
     return CausalModel(AutoModelForCausalLM.from_config(config))
 
 
+def decoder_arguments(architecture: str, size: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
+    """Of `recurrent_decoder.build_model`.
+
+    Args:
+        architecture: one of `RECURRENT`.
+        size: width, depth and dropout.
+        about: vocabulary, padding and end token.
+    """
+    return {
+        "network": RECURRENT[architecture],
+        **{name: size[name] for name in ("width", "depth", "dropout")},
+        **{name: about[name] for name in ("vocabulary", "padding", "end")},
+    }
+
+
+def build_decoder(
+    *, base: Path | None, scratch: Mapping[str, Any], **options: Any
+) -> CausalModel | RecurrentDecoder:
+    """A causal model of either kind, from the folder of a base or with fresh weights.
+
+    Args, Raises: see `build_causal_model`; `scratch` says the `architecture` too.
+    """
+    if base is not None and is_own(base):
+        network = open_own(base).train()
+        check_vocabulary(network, scratch["vocabulary"], base)
+        return network
+    if base is None and scratch["architecture"] in RECURRENT:
+        return recurrent_decoder.build_model(**decoder_arguments(scratch["architecture"], scratch, scratch))
+    return build_causal_model(base=base, scratch=scratch, **options)
+
+
+def is_own(folder: Path) -> bool:
+    """Whether a folder's weights are a network of this package."""
+    config = folder / "config.json"  # of an adapter, only its base has one
+    return config.exists() and read_json(config).get("architecture") == "recurrent_decoder"
+
+
+def open_own(folder: Path) -> RecurrentDecoder:
+    """The network of this package in a folder, ready to be used; the copy of its source there is not run."""
+    network = recurrent_decoder.build_model(**read_json(folder / "config.json")["arguments"])
+    network.load_state_dict(read_state(folder))
+    return network.eval()
+
+
 def check_vocabulary(network: Any, tokens: int, base: Path) -> None:
     """Refuse a model that lacks embeddings of its tokenizer's tokens.
 
@@ -143,7 +187,9 @@ def check_vocabulary(network: Any, tokens: int, base: Path) -> None:
 
 
 def open_causal_model(folder: Path) -> nn.Module:
-    """The transformers model of an exported folder, float32, with the adapter it may have beside its base."""
+    """The network of an exported folder, float32, with the adapter it may have beside its base."""
+    if is_own(folder):
+        return open_own(folder)
     from transformers import AutoModelForCausalLM
 
     if not (folder / ADAPTER).exists():
@@ -153,3 +199,8 @@ def open_causal_model(folder: Path) -> nn.Module:
     network, _ = load_network(AutoModelForCausalLM, folder / BASE)
     adapted: nn.Module = PeftModel.from_pretrained(network, folder, use_safetensors=True)
     return adapted.eval()
+
+
+def foreseeing(network: nn.Module) -> CausalModel | RecurrentDecoder:
+    """A network as `open_causal_model` gives it, as what takes marked tokens."""
+    return network if isinstance(network, RecurrentDecoder) else CausalModel(network)

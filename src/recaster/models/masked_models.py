@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recaster.models.causal_models import check_vocabulary, choosing, place_marks
+from recaster.models.causal_models import check_vocabulary, choosing
 from recaster.models.loading import LoadReport
 from recaster.models.open_models import OpenModel, load_network, small_bert
 from recaster.models.packed_rows import document_mask
+from recaster.models.token_marks import place_marks
 
 
 class MaskedModel(OpenModel):

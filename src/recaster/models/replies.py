@@ -27,7 +27,8 @@ class ChatVoice:
             folder, local_files_only=True, trust_remote_code=False
         )
         self._network: Any = open_causal_model(folder)
-        limit = getattr(self._network.config, "max_position_embeddings", None)
+        # A recurrent network has no configuration of transformers', and no limit.
+        limit = getattr(getattr(self._network, "config", None), "max_position_embeddings", None)
         self._room = limit - self._longest if limit else None
 
     def reply(self, messages: Sequence[Mapping[str, str]], *, temperature: float) -> Iterator[str]:

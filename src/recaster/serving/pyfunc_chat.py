@@ -5,6 +5,7 @@ Imports nothing of Recaster: the logged model must work where Recaster is not in
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -46,15 +47,7 @@ class ChatModel(PythonModel):
         told: dict[str, Any] = json.loads((folder / "preprocessing.json").read_text())
         self.longest = told["max_reply_tokens"]
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        apart = (folder / "adapter_config.json").exists()
-        self.model: Any = AutoModelForCausalLM.from_pretrained(
-            folder / "base" if apart else folder, local_files_only=True, dtype=torch.float32
-        )
-        if apart:
-            from peft import PeftModel
-
-            self.model = PeftModel.from_pretrained(self.model, folder)
-        self.model.eval()
+        self.model: Any = _open_network(folder).eval()
 
     def predict(
         self,
@@ -88,6 +81,35 @@ class ChatModel(PythonModel):
             written[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True
         )
         return reply.strip()
+
+
+def _open_network(folder: Path) -> Any:
+    """A network with its own source beside it, or one of transformers with the adapter it may have."""
+    if (folder / "modeling.py").exists():
+        return _open_own(folder)
+    apart = (folder / "adapter_config.json").exists()
+    network = AutoModelForCausalLM.from_pretrained(
+        folder / "base" if apart else folder, local_files_only=True, dtype=torch.float32
+    )
+    if not apart:
+        return network
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(network, folder)
+
+
+def _open_own(folder: Path) -> torch.nn.Module:
+    from safetensors.torch import load_file
+
+    spec = importlib.util.spec_from_file_location("modeling", folder / "modeling.py")
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(folder / "modeling.py")
+    modeling = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(modeling)
+    arguments = json.loads((folder / "config.json").read_text())["arguments"]
+    network: torch.nn.Module = modeling.build_model(**arguments)
+    network.load_state_dict(load_file(folder / "model.safetensors"))
+    return network
 
 
 mlflow.models.set_model(ChatModel())

@@ -14,12 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from recaster.core.errors import RecipeError
 from recaster.core.files import read_json, write_json
 from recaster.data.chat_shards import SPLITS, last_reply, read_held_out, write_about, write_chat_shard
 from recaster.data.marked_rows import SuccessorRows
 from recaster.data.token_shards import read_token_shard
-from recaster.models.causal_models import CausalModel, build_causal_model, open_causal_model
+from recaster.models.causal_models import (
+    RECURRENT,
+    build_decoder,
+    decoder_arguments,
+    foreseeing,
+    open_causal_model,
+)
 from recaster.models.losses import LossSum, build_token_loss
+from recaster.models.recurrent_decoder import RecurrentDecoder
 from recaster.models.token_scores import score_tokens
 from recaster.training.trainable import TrainingSet
 
@@ -44,7 +52,7 @@ class Chat:
     """The workload; see `workloads.protocol.Workload` for what each part is for."""
 
     kind = "chat"
-    architectures = ("small-decoder",)
+    architectures = ("small-decoder", *RECURRENT)
     served_by = "pyfunc_chat"
 
     def facts(self, raw: Path) -> pd.DataFrame:
@@ -101,20 +109,19 @@ class Chat:
         model, chat = recipe.model, recipe.data.chat
         assert chat is not None  # noqa: S101 - the workload's kind
         size = {"width": model.width, "depth": model.depth, "dropout": model.dropout}
-        return {**size, "tokens": chat.max_tokens + chat.max_reply_tokens}
+        architecture = model.base.removeprefix("scratch:") if model.from_scratch else None
+        return {**size, "architecture": architecture, "tokens": chat.max_tokens + chat.max_reply_tokens}
 
     def build_model(self, plan: dict[str, Any]) -> nn.Module:
         """The base, or a small decoder with fresh weights."""
         from recaster.customization.base_bits import base_options
 
-        about = read_json(Path(plan["prepared"]) / SPLITS)
-        told = {name: about[name] for name in ("padding", "vocabulary")}
-        end = about["stop"][0] if about["stop"] else about["padding"]
-        return build_causal_model(
-            base=Path(plan["base"]) if plan["base"] else None,
-            scratch={**plan["model_arguments"], **told, "end": end},
-            **base_options(plan),
+        model = build_decoder(
+            base=Path(plan["base"]) if plan["base"] else None, scratch=_scratch(plan), **base_options(plan)
         )
+        if isinstance(model, RecurrentDecoder):
+            _check_method(plan["customize"]["method"])
+        return model
 
     def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:  # noqa: ARG002
         """The split's tokens, memory-mapped."""
@@ -132,25 +139,30 @@ class Chat:
     def export(self, plan: dict[str, Any], recipe: Recipe, weights: Path, folder: Path) -> None:
         """A folder that transformers reads: weights, configuration, tokenizer with its chat template.
 
-        What cannot be merged stays an adapter, beside its base in a folder of its own.
+        What cannot be merged stays an adapter, beside its base in a folder of its own. A recurrent network
+        has its own source beside it.
         """
         from recaster.customization.adapters import stays_apart
         from recaster.customization.build import load_trained
         from recaster.exporting.adapter_form import merge_beside_adapter
         from recaster.exporting.open_folder import write_adapter_folder, write_open_folder
+        from recaster.exporting.own_folder import write_own_network
 
         shape = recipe.data.chat.model_dump()  # type: ignore[union-attr] # `kind` says it is there
         preprocessing = {"kind": self.kind, **shape}
         trained = load_trained(self, plan, weights)
         apart = stays_apart(trained)
         model = trained if apart else merge_beside_adapter(trained, plan, folder, preprocessing=preprocessing)
-        assert isinstance(model, CausalModel)  # noqa: S101
         tokenizer = Path(plan["base"]) if plan["base"] else Path(plan["prepared"]) / _TOKENIZER
-        _tell_generation(model.network, read_json(Path(plan["prepared"]) / SPLITS))
-        if apart:
-            write_adapter_folder(folder, adapted=model.network, tokenizer=tokenizer, base=recipe.model.base)
+        if isinstance(model, RecurrentDecoder):
+            write_own_network(folder, model=model, arguments=_own_arguments(plan), tokenizer=tokenizer)
         else:
-            write_open_folder(folder, network=model.network, tokenizer=tokenizer)
+            network: Any = model.network
+            _tell_generation(network, read_json(Path(plan["prepared"]) / SPLITS))
+            if apart:
+                write_adapter_folder(folder, adapted=network, tokenizer=tokenizer, base=recipe.model.base)
+            else:
+                write_open_folder(folder, network=network, tokenizer=tokenizer)
         write_json(folder / "preprocessing.json", preprocessing)
 
     def predict(
@@ -159,7 +171,7 @@ class Chat:
         """Nats and hits of each conversation's learned tokens, and their number, in the shard's order."""
         held = read_held_out(prepared, split, artifact)
         data = SuccessorRows(held.shard, padding=held.padding)
-        model = CausalModel(open_causal_model(artifact))
+        model = foreseeing(open_causal_model(artifact))
         found = score_tokens(model, data.lengths, partial(data.batch, seed=None))
         # A tokenizer of its own has another number of tokens for the same replies.
         found[:, 1] *= held.counts / np.maximum(held.shard.labels, 1)
@@ -228,6 +240,38 @@ def _train_tokenizer(recipe: Recipe, records: Sequence[PackedRecord], folder: Pa
 
     texts = [message["content"] for record in records for message in parse_messages(record.text)]
     train_chat_byte_pairs(texts, vocabulary=recipe.model.vocabulary, folder=folder / _TOKENIZER)
+
+
+def _scratch(plan: dict[str, Any]) -> dict[str, Any]:
+    """What a model with fresh weights is made of; of a base the size of its vocabulary."""
+    about = read_json(Path(plan["prepared"]) / SPLITS)
+    told = {name: about[name] for name in ("padding", "vocabulary")}
+    end = about["stop"][0] if about["stop"] else about["padding"]
+    return {**plan["model_arguments"], **told, "end": end}
+
+
+def _own_arguments(plan: dict[str, Any]) -> dict[str, Any]:
+    """Of a recurrent network: its base's, or those that it was built with."""
+    if plan["base"]:
+        arguments: dict[str, Any] = read_json(Path(plan["base"]) / "config.json")["arguments"]
+        return arguments
+    scratch = _scratch(plan)
+    return decoder_arguments(scratch["architecture"], scratch, scratch)
+
+
+def _check_method(method: str) -> None:
+    """A recurrent network has neither linear layers to change nor room for vectors before a text.
+
+    Raises:
+        RecipeError: the method wants them.
+    """
+    if method != "full":
+        raise RecipeError(
+            "This method is not for recurrent networks.",
+            where="customize.method",
+            value=method,
+            repair="use full",
+        )
 
 
 def _tell_generation(network: Any, about: dict[str, Any]) -> None:
