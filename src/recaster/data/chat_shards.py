@@ -26,7 +26,7 @@ from recaster.data.chat_sources import parse_messages
 from recaster.data.token_shards import TokenShard, make_token_shard, read_token_shard, write_token_shard
 
 if TYPE_CHECKING:
-    from recaster.data.chat_tokens import ChatTokenizer
+    from recaster.data.chat_tokens import ChatTokenizer, EncodedChat
     from recaster.data.packed import PackedRecord
 
 SPLITS = "splits.json"
@@ -59,17 +59,33 @@ def write_chat_shard(
     kept = [place for place, chat in enumerate(chats) if any(chat.learned[1:])]
     if name != "train":
         kept.sort(key=lambda place: len(chats[place].tokens))
-        texts = [[chats[place].text, chats[place].parts] for place in kept]
-        write_bytes(folder / f"{name}.texts.json", json.dumps(texts).encode())
-    learned = np.array([sum(chats[place].learned[1:]) for place in kept], dtype=np.int64)
-    rows = [_mark_predecessors(chats[place].tokens, chats[place].learned) for place in kept]
-    write_token_shard(folder, name, rows=rows, labels=learned, ids=[records[place].id for place in kept])
+    ids = [records[place].id for place in kept]
+    counts = write_encoded(folder, name, [chats[place] for place in kept], ids, texts=name != "train")
     return {
-        "rows": len(kept),
-        "tokens": sum(len(row) for row in rows),
-        "learned_tokens": int(learned.sum()),
+        **counts,
         "truncated": float(np.mean([chat.truncated for chat in chats])) if chats else 0.0,
         "nothing_learned": len(chats) - len(kept),
+    }
+
+
+def write_encoded(
+    folder: Path, name: str, chats: Sequence[EncodedChat], ids: list[str], *, texts: bool
+) -> dict[str, int]:
+    """Write a shard; return its counts of rows and tokens.
+
+    Args:
+        texts: write these too, for models with other tokenizers.
+    """
+    if texts:
+        told = [[chat.text, chat.parts] for chat in chats]
+        write_bytes(folder / f"{name}.texts.json", json.dumps(told).encode())
+    learned = np.array([sum(chat.learned[1:]) for chat in chats], dtype=np.int64)
+    rows = [_mark_predecessors(chat.tokens, chat.learned) for chat in chats]
+    write_token_shard(folder, name, rows=rows, labels=learned, ids=ids)
+    return {
+        "rows": len(rows),
+        "tokens": sum(len(row) for row in rows),
+        "learned_tokens": int(learned.sum()),
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +72,17 @@ class ChatTokenizer:
             RecipeError: the template does not take these messages, or changes earlier turns with later ones.
         """
         text, parts, whole = self._render(messages, longest)
-        encoded = self._inner.encode(text)
-        end = encoded.offsets[:longest][-1][1] if encoded.ids else 0
-        return EncodedChat(
-            tokens=encoded.ids[:longest],
-            learned=_mark(encoded.offsets[:longest], parts),
-            truncated=not whole or len(encoded.ids) > longest,
-            text=text[:end],
-            parts=[(start, min(stop, end)) for start, stop in parts if start < end],
-        )
+        return self._cut(text, parts, longest, whole=whole)
+
+    def encode_reply(self, messages: Sequence[Message], longest: int) -> EncodedChat:
+        """As `encode`, of messages that end with a reply, but that one alone is learned.
+
+        Raises:
+            RecipeError: see `encode`.
+        """
+        prompt, written = self._write(messages[:-1], ask=True), self._write(messages, ask=False)
+        self._check_order(prompt, written)
+        return self._cut(written, [_trim(prompt, written, messages[-1]["content"])], longest)
 
     def mark(self, text: str, parts: Sequence[tuple[int, int]]) -> tuple[list[int], list[bool]]:
         """The tokens of a text that the template has written, and whether each begins within `parts`."""
@@ -116,16 +119,35 @@ class ChatTokenizer:
                 return text, parts, False
             prompt = self._write(messages[:place], ask=True)
             written = self._write(messages[: place + 1], ask=False)
-            if not (prompt.startswith(text) and written.startswith(prompt)):
-                raise RecipeError(
-                    "The chat template changes earlier turns when there are later ones.",
-                    where=str(self._folder),
-                    value=written[len(text) :][:80],
-                    repair="choose another base, or give it a template that writes turn after turn",
-                )
+            self._check_order(text, prompt, written)
             parts.append(_trim(prompt, written, messages[place]["content"]))
             text = written
         return text, parts, True
+
+    def _cut(
+        self, text: str, parts: Sequence[tuple[int, int]], longest: int, *, whole: bool = True
+    ) -> EncodedChat:
+        """At most `longest` tokens of a text with the replies that are learned of it."""
+        encoded = self._inner.encode(text)
+        end = encoded.offsets[:longest][-1][1] if encoded.ids else 0
+        return EncodedChat(
+            tokens=encoded.ids[:longest],
+            learned=_mark(encoded.offsets[:longest], parts),
+            truncated=not whole or len(encoded.ids) > longest,
+            text=text[:end],
+            parts=[(start, min(stop, end)) for start, stop in parts if start < end],
+        )
+
+    def _check_order(self, *texts: str) -> None:
+        """Each must begin with the one before."""
+        for shorter, longer in pairwise(texts):
+            if not longer.startswith(shorter):
+                raise RecipeError(
+                    "The chat template changes earlier turns when there are later ones.",
+                    where=str(self._folder),
+                    value=longer[-80:],
+                    repair="choose another base, or give it a template that writes turn after turn",
+                )
 
     def _write(self, messages: Sequence[Message], *, ask: bool) -> str:
         from jinja2 import TemplateError

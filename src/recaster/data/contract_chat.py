@@ -5,12 +5,23 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
-from recaster.data.chat_sources import check_order, parse_messages
+from recaster.data.chat_sources import check_order, parse_pair
 from recaster.data.contract import RowRule, common_rules, personal_rule
 from recaster.data.personal_data import count_personal
 from recaster.recipe.data import ContractSection, DataSection
 
-FACTS = ("characters", "replies", "empty_messages", "control_characters", "role_order", "personal_data")
+FACTS = (
+    "characters",
+    "replies",
+    "empty_messages",
+    "control_characters",
+    "role_order",
+    "personal_data",
+    "last_role",
+    "rejected_replies",
+    "empty_rejected",
+    "equal_replies",
+)
 _LAYOUT = frozenset("\t\n\r")
 
 
@@ -18,8 +29,9 @@ def describe_chat(record: dict[str, Any]) -> dict[str, Any]:
     """The facts of one packed conversation; none of one that could not be read."""
     if record["text"] is None:
         return dict.fromkeys(FACTS)
-    messages = parse_messages(record["text"])
-    text = "\n".join(message["content"] for message in messages)
+    messages, rejected = parse_pair(record["text"])
+    last = messages[-1] if messages else {"role": "", "content": ""}
+    text = "\n".join([*(message["content"] for message in messages), rejected or ""])
     return {
         "characters": len(text),
         "replies": sum(message["role"] == "assistant" for message in messages),
@@ -29,11 +41,18 @@ def describe_chat(record: dict[str, Any]) -> dict[str, Any]:
         ),
         "role_order": check_order(messages),
         "personal_data": sum(count_personal(text).values()),
+        "last_role": last["role"],
+        "rejected_replies": int(rejected is not None),
+        "empty_rejected": int(rejected is not None and not rejected.strip()),
+        "equal_replies": int(rejected is not None and rejected.strip() == last["content"].strip()),
     }
 
 
 def chat_rules(data: DataSection, contract: ContractSection) -> list[RowRule]:
-    """Readable, in order, with a reply, nothing empty, not endless; personal data by the recipe's policy."""
+    """Readable, in order, with a reply, nothing empty, not endless; personal data by the recipe's policy.
+
+    With preferences, with two replies at the end, that differ.
+    """
     import great_expectations.expectations as gxe
 
     assert data.chat is not None  # noqa: S101 - the workload's kind
@@ -48,5 +67,18 @@ def chat_rules(data: DataSection, contract: ContractSection) -> list[RowRule]:
         RowRule.of(among(column="empty_messages", value_set=[0]), "has an empty message"),
         RowRule.of(between(column="characters", max_value=longest), f"is longer than {longest} characters"),
         RowRule.of(among(column="control_characters", value_set=[0]), "has NUL or other control characters"),
+        *(_pair_rules() if data.chat.preferences else []),
         personal_rule(contract),
+    ]
+
+
+def _pair_rules() -> list[RowRule]:
+    import great_expectations.expectations as gxe
+
+    among, between = gxe.ExpectColumnValuesToBeInSet, gxe.ExpectColumnValuesToBeBetween
+    return [
+        RowRule.of(among(column="last_role", value_set=["assistant"]), "does not end with the chosen reply"),
+        RowRule.of(between(column="rejected_replies", min_value=1), "has no rejected reply"),
+        RowRule.of(among(column="empty_rejected", value_set=[0]), "has an empty rejected reply"),
+        RowRule.of(among(column="equal_replies", value_set=[0]), "has two replies that are equal"),
     ]

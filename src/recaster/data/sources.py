@@ -41,6 +41,7 @@ _BUILTIN: dict[str, tuple[str, Callable[[], Path], Callable[[], Iterator[RawReco
     "builtin:synthetic-shapes": ("boxes", synthetic_shapes.source_file, synthetic_shapes.make_shapes),
     "builtin:synthetic-requests": ("text", synthetic.source_file, synthetic.make_requests),
     "builtin:synthetic-chats": ("chat", synthetic.source_file, synthetic.make_chats),
+    "builtin:synthetic-preferences": ("chat", synthetic.source_file, synthetic.make_preferences),
     "builtin:synthetic-sentences": ("words", synthetic_words.source_file, synthetic_words.make_sentences),
     "builtin:synthetic-word-pairs": ("words", synthetic_words.source_file, synthetic_words.make_pairs),
     "builtin:synthetic-notes": ("corpus", synthetic.source_file, synthetic.make_notes),
@@ -53,7 +54,7 @@ _FORMS = {
     "image": "an image folder (label/name.png), a .zip of one, a .jsonl or a .csv file (of pixels or paths)",
     "boxes": "a COCO .json, a VOC folder or its ImageSets/Main/NAME.txt, a YOLO folder, or a .jsonl file",
     "text": "a .jsonl, .csv, .tsv or .txt file (LABEL text)",
-    "chat": "a .jsonl or .jsonl.gz file of messages or turns",
+    "chat": "a .jsonl or .jsonl.gz file of messages or turns, or of chosen and rejected replies",
     "words": "a .txt, .jsonl, .csv or .tsv file, one of these as .gz, or a folder of them",
     "corpus": "a .txt, .jsonl, .csv or .tsv file, one of these as .gz, or a folder of them",
     "pairs": "a .jsonl, .csv or .tsv file with a column for each language, one of these as .gz, or "

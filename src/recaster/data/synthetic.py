@@ -53,6 +53,8 @@ _REPLIES = {
     "music": "Now playing {song}.",
     "message": "I will tell {person}.",
 }
+_OTHERS = 8
+"""Replies with other words, of which one is the worse one: enough for one that differs."""
 _ENDINGS = (("thank you", "You are welcome."), ("good bye", "Good bye!"), ("that is all", "Good bye!"))
 
 
@@ -89,6 +91,25 @@ def make_chats() -> Iterator[RawRecord]:
             label=None,
             where=f"synthetic chat {number}",
             text=dump_messages(messages),
+        )
+
+
+def make_preferences() -> Iterator[RawRecord]:
+    """480 conversations, whose last reply is about what was asked, and the worse one not; always the same."""
+    chosen = random.Random(23)
+    for number in range(_CHATS):
+        messages: list[dict[str, str]] = []
+        for _ in range(chosen.randint(1, 2)):
+            topic, words = chosen.choice(LABELS), _choose_words(chosen)
+            messages += _exchange(
+                chosen.choice(_REQUESTS[topic]).format(**words), _REPLIES[topic].format(**words)
+            )
+        others = {_REPLIES[topic].format(**_choose_words(chosen)) for _ in range(_OTHERS)}
+        yield RawRecord(
+            id=f"preference-{number:04d}",
+            label=None,
+            where=f"synthetic preference {number}",
+            text=dump_messages(messages, chosen.choice(sorted(others - {messages[-1]["content"]}))),
         )
 
 

@@ -18,13 +18,24 @@ from numpy.typing import NDArray
 from recaster.core.seeds import derive_seed
 from recaster.recipe.evaluation import EvaluateSection
 from recaster.recipe.label_rules import LEAST_CLASSES, OF_SEVERAL_LABELS
+from recaster.recipe.preferences import OF_PREFERENCES
 
 _SMALLEST = 1e-12
 TOLD = 0.5
 """The probability from which on one of several labels counts as told."""
-_PROPORTIONS = {"accuracy", "top5_accuracy", "sample_precision", "sample_recall", "copied_fraction"}
+_PROPORTIONS = {
+    "accuracy",
+    "top5_accuracy",
+    "sample_precision",
+    "sample_recall",
+    "copied_fraction",
+    "preference_accuracy",
+    "reference_free_accuracy",
+}
 _CENTRED = {"frechet_distance"}
 """Those that repeated rows make larger: all draws lie above the value, so that only their spread tells."""
+_OF_TOKENS = 2
+"""Columns of predictions that are of single replies, see `token_report`."""
 Probabilities = NDArray[np.float64]
 Targets = NDArray[np.int64]
 MetricFunction = Callable[[Probabilities, Targets], float]
@@ -176,6 +187,8 @@ def measure(
 
 def _says_something(name: str, predictions: NDArray[np.float64], targets: Targets) -> bool:
     if predictions.ndim > 1 and predictions.shape[1] < LEAST_CLASSES.get(name, 0):
+        return False
+    if name in OF_PREFERENCES and predictions.shape[1] == _OF_TOKENS:
         return False
     return (name != "top5_accuracy") if targets.ndim == 2 else (name not in OF_SEVERAL_LABELS)
 

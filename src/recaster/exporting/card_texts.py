@@ -53,8 +53,8 @@ ASKING = {
     "boxes": f"boxes = model.eval().detect(pictures, overlap=0.6, least_score=0.3, most=100){PICTURES}",
     "pairs": "tokens = modeling.write_beams(model.eval(), source, starts, beams=4, length_penalty=1.0, "
     'longest=told["longest"])  # source: tag, tokens, end; starts: tags, which config.json has',
-    "chat": "tokens = model.eval().generate(prompt, attention_mask=mask, max_new_tokens=48)  # prompt: tokens "
-    "of the chat template in tokenizer_config.json, with the words that begin a reply; mask: 1 for each",
+    "chat": "tokens = model.eval().generate(prompt, attention_mask=mask, max_new_tokens=48)  # prompt: of "
+    "the chat template in tokenizer_config.json, up to where a reply begins; mask: 1 for each token",
     GENERATION: f"pictures = model.eval()(noise, classes){PICTURES}; noise is standard normal, "
     "classes are None without labels",
 }

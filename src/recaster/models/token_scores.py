@@ -43,6 +43,21 @@ def score_tokens(
     return found
 
 
+def score_replies(
+    model: nn.Module,
+    lengths: NDArray[np.int64],
+    read: Callable[[NDArray[np.int64]], tuple[Tensor, Tensor]],
+) -> NDArray[np.float64]:
+    """Log-probability (nats) of each row's learned tokens together, `(rows,)`.
+
+    Args: see `score_tokens`; rows of like length are read together, whatever their order.
+    """
+    order = np.argsort(lengths, kind="stable")
+    found = np.zeros(len(lengths))
+    found[order] = -score_tokens(model, lengths[order], lambda rows: read(order[rows]))[:, 0]
+    return found
+
+
 def _batches(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """All rows, in their order, in pieces of about `_BATCH_TOKENS` tokens."""
     pieces: list[list[int]] = []

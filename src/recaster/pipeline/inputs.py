@@ -45,6 +45,7 @@ _CODE = {
         "data.contract_images",
         "data.contract_text",
         "data.contract_chat",
+        "data.chat_sources",
         "data.contract_pairs",
         "data.pair_sources",
         "data.contract_trees",
@@ -65,6 +66,7 @@ _CODE = {
         "data.chat_tokens",
         "data.chat_shards",
         "data.chat_sources",
+        "data.preference_shards",
         "data.document_shards",
         "data.marked_rows",
         "data.pair_shards",
@@ -95,6 +97,7 @@ _CODE = {
         "data.token_shards",
         "data.marked_rows",
         "data.pair_shards",
+        "data.preference_shards",
         "data.tree_shards",
         "data.word_rows",
         "core.seeds",
@@ -114,6 +117,7 @@ _CODE = {
         "data.chat_shards",
         "data.pair_shards",
         "data.pair_tokens",
+        "data.preference_shards",
         "data.tree_shards",
     ),
     "register": ("registry", "exporting", "serving"),
@@ -157,7 +161,7 @@ def prepare_inputs(cast: Cast, snapshot: StepResult, validation: StepResult) -> 
     """The packed set, which of its rows are good, how they are divided, and whose tokens texts become."""
     base, texts = find_base(cast), cast.recipe.data.kind not in ("image", "boxes")
     encoder = find_encoder(cast)
-    compared = (
+    compared: dict[str, Any] = (
         {
             "encoder": encoder.content,
             "size": cast.recipe.evaluate.encoder_size,
@@ -166,6 +170,9 @@ def prepare_inputs(cast: Cast, snapshot: StepResult, validation: StepResult) -> 
         if encoder
         else {}
     )
+    chat = cast.recipe.data.chat
+    if chat and chat.preferences:  # the base itself is asked
+        compared["reference_code"] = hash_sources("models")
     return {
         **compared,
         "base": base.content if base and texts else None,

@@ -73,6 +73,10 @@ class ChatShape(Section):
     """A longer conversation is a broken record."""
     max_reply_tokens: int = Field(default=128, ge=1, le=8192)
     """Where the model stops writing a reply that does not end by itself."""
+    preferences: bool = False
+    """Learn which of two replies is better: each conversation ends with the assistant's message and has a
+    worse one in its place, `rejected`; train.loss is preference. The earliest turns of a longer conversation
+    are left out. Without it such data is learned as if it had the better replies alone."""
 
 
 class CorpusShape(Section):

@@ -17,6 +17,7 @@ from recaster.recipe.data import ContractSection, DataSection, SplitSection
 from recaster.recipe.distributed import DistributedSection
 from recaster.recipe.evaluation import FACES, EvaluateSection, check_evaluation
 from recaster.recipe.label_rules import check_class_weights, check_metrics, check_several_labels
+from recaster.recipe.preferences import check_preferences
 from recaster.recipe.search import SearchSection
 from recaster.recipe.section import Section
 from recaster.recipe.training import BOX_LOSSES, FACE_LOSSES, TrainSection
@@ -34,6 +35,9 @@ METRICS = {
     "predictive_entropy": "lower",
     "perplexity": "lower",
     "token_accuracy": "higher",
+    "preference_accuracy": "higher",
+    "reference_free_accuracy": "higher",
+    "reward_margin": "higher",
     "roc_auc": "higher",
     "equal_error_rate": "lower",
     "tar_at_far_0.1": "higher",
@@ -270,6 +274,7 @@ class Recipe(Section):
         check_words(self)
         check_generation(self)
         check_evaluation(self)
+        check_preferences(self)
         return self
 
     @model_validator(mode="after")

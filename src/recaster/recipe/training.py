@@ -28,6 +28,12 @@ FACE_LOSSES = ("arcface", "cosface", "triplet")
 """Those that bring one person's embeddings together and keep others away."""
 BOX_LOSSES = ("focal", "set-prediction")
 """Of object-detection."""
+_LOSS_OPTIONS = {
+    "label_smoothing": ("cross-entropy", "preference"),
+    "gamma": ("focal",),
+    "beta": ("preference",),
+}
+"""Options of a loss, and whose they are."""
 
 
 class Optimizer(Section):
@@ -179,20 +185,26 @@ class Loss(Section):
         "hinge",
         "non-saturating",
         "wasserstein",
+        "preference",
     ] = "cross-entropy"
     """binary-cross-entropy: of records with several labels, the mean over these; focal: Lin et al. 2017;
     margin: multi-class hinge; brier: squared error of the probabilities. Of face-recognition: arcface (Deng
     et al. 2019), cosface (Wang et al. 2018), triplet (hardest of each pass, Hermans et al. 2017). Of
     object-detection: focal for the detector of this package, set-prediction (Carion et al. 2020) for those
     of the DETR family. Of image-generation: hinge (Lim and Ye 2017), non-saturating (Goodfellow et al. 2014),
-    wasserstein (Arjovsky et al. 2017; it wants the penalty `interpolated`)."""
+    wasserstein (Arjovsky et al. 2017; it wants the penalty `interpolated`). Of chat with
+    data.chat.preferences: preference (DPO, Rafailov et al. 2023)."""
+    beta: float = Field(default=0.1, gt=0)
+    """Of preference: the log-ratio of model to base, in nats, is multiplied by this before the sigmoid; more
+    of it keeps the model nearer to its base."""
     distance: float = Field(default=0.3, gt=0, lt=2)
     """By how much a face's own person must be nearer than others: an angle in radians of arcface, a cosine of
     cosface, a distance of triplet."""
     scale: float = Field(default=32.0, gt=0)
     """Of arcface and cosface: cosines are multiplied by this before the softmax."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the target's probability that is spread over all classes; of cross-entropy."""
+    """Share of the target's probability that is spread over all classes; of cross-entropy. Of preference:
+    share of pairs that are taken to be the wrong way round (conservative DPO), below a half."""
     gamma: float = Field(default=2.0, ge=0)
     """How much less an easy target counts; of focal."""
     weights: ParsingWeights = ParsingWeights()
@@ -207,9 +219,13 @@ class Loss(Section):
 
     @model_validator(mode="after")
     def _options_apply(self) -> Loss:
-        for option, owner in (("label_smoothing", "cross-entropy"), ("gamma", "focal")):
-            if option in self.changed() and self.name != owner:
-                raise ValueError(f"{option} belongs to loss {owner}, not {self.name}; remove it")
+        for option, owners in _LOSS_OPTIONS.items():
+            if option in self.changed() and self.name not in owners:
+                raise ValueError(
+                    f"{option} belongs to loss {' or '.join(owners)}, not {self.name}; remove it"
+                )
+        if self.name == "preference" and self.label_smoothing >= 0.5:
+            raise ValueError(f"label_smoothing {self.label_smoothing} would prefer the rejected replies")
         if isinstance(self.class_weights, list) and min(self.class_weights, default=0) <= 0:
             raise ValueError(f"class_weights must all be above 0, not {self.class_weights}")
         for option, owners in (("distance", FACE_LOSSES), ("scale", FACE_LOSSES[:2])):

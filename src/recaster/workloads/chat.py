@@ -17,7 +17,13 @@ from torch import Tensor, nn
 from recaster.core.errors import RecipeError
 from recaster.core.files import read_json, write_json
 from recaster.data.chat_shards import SPLITS, last_reply, read_held_out, write_about, write_chat_shard
+from recaster.data.chat_sources import dump_messages, parse_messages
 from recaster.data.marked_rows import SuccessorRows
+from recaster.data.preference_shards import (
+    PreferenceRows,
+    write_preference_shard,
+    write_reference,
+)
 from recaster.data.token_shards import read_token_shard
 from recaster.models.causal_models import (
     RECURRENT,
@@ -27,8 +33,10 @@ from recaster.models.causal_models import (
     open_causal_model,
 )
 from recaster.models.losses import LossSum, build_token_loss
+from recaster.models.preference_loss import build_preference_loss, count_preferred
 from recaster.models.recurrent_decoder import RecurrentDecoder
 from recaster.models.token_scores import score_tokens
+from recaster.recipe.preferences import PREFERENCE
 from recaster.training.trainable import TrainingSet
 
 if TYPE_CHECKING:
@@ -38,10 +46,13 @@ if TYPE_CHECKING:
 
     from recaster.data.contract import RowRule
     from recaster.data.packed import PackedRecord
+    from recaster.recipe.data import ChatShape
     from recaster.recipe.evaluation import EvaluateSection
     from recaster.recipe.schema import Recipe
     from recaster.workloads.protocol import MetricFunction
 
+_PAIRED = 3
+"""Dimensions of the targets of pairs; of conversations there are two."""
 _SAMPLE_ROWS = 16
 """Replies that are written together."""
 _TOKENIZER = "tokenizer"
@@ -74,14 +85,16 @@ class Chat:
         """Group equal conversations, split, write them by the chat template, mark replies, write shards.
 
         Without a base a tokenizer is trained on the training split. A conversation in which nothing is
-        learned once it is cut is left out, and counted.
+        learned once it is cut is left out, and counted. Of pairs what the base thinks of them is written
+        too, once for all that is trained and measured on them.
         """
         from recaster.data.chat_tokens import ChatTokenizer
         from recaster.data.packed import read_accepted
         from recaster.data.split import divide_records, group_texts
 
+        shape = _shape(recipe)
         records = read_accepted(raw, accepted)
-        groups = group_texts([record.text for record in records])
+        groups = group_texts([_shared_text(record.text, shape) for record in records])
         published = [record.split for record in records]
         splits, left_out = divide_records(
             np.zeros(len(records), dtype=np.int64), groups, published, recipe.split
@@ -89,25 +102,31 @@ class Chat:
         if base is None:
             _train_tokenizer(recipe, [records[row] for row in splits["train"].tolist()], folder)
         tokenizer = ChatTokenizer(base or folder / _TOKENIZER)
-        longest = recipe.data.chat.max_tokens  # type: ignore[union-attr] # `kind` says it is there
+        write = write_preference_shard if shape.preferences else write_chat_shard
         counts = {
-            name: write_chat_shard(
-                folder, name, [records[row] for row in rows.tolist()], tokenizer=tokenizer, longest=longest
+            name: write(
+                folder,
+                name,
+                [records[row] for row in rows.tolist()],
+                tokenizer=tokenizer,
+                longest=shape.max_tokens,
             )
             for name, rows in splits.items()
         }
+        if shape.preferences:
+            assert base is not None  # noqa: S101 - the recipe's rule
+            _measure_base(base, folder, list(splits), tokenizer.padding)
         facts = {
             **{key: {name: found[key] for name, found in counts.items()} for key in counts["train"]},
             "duplicates": len(groups) - len(set(groups.tolist())),
             "left_out": left_out,
         }
-        write_about(folder, tokenizer, facts)
+        write_about(folder, tokenizer, {**facts, "preferences": shape.preferences})
         return facts
 
     def model_arguments(self, recipe: Recipe) -> dict[str, Any]:
         """The size of a model without a base."""
-        model, chat = recipe.model, recipe.data.chat
-        assert chat is not None  # noqa: S101 - the workload's kind
+        model, chat = recipe.model, _shape(recipe)
         size = {"width": model.width, "depth": model.depth, "dropout": model.dropout}
         architecture = model.base.removeprefix("scratch:") if model.from_scratch else None
         return {**size, "architecture": architecture, "tokens": chat.max_tokens + chat.max_reply_tokens}
@@ -125,15 +144,23 @@ class Chat:
 
     def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:  # noqa: ARG002
         """The split's tokens, memory-mapped."""
-        padding = read_json(folder / SPLITS)["padding"]
-        return SuccessorRows(read_token_shard(folder, split), padding=padding)
+        about = read_json(folder / SPLITS)
+        if about["preferences"]:
+            return PreferenceRows(folder, split, padding=about["padding"])
+        return SuccessorRows(read_token_shard(folder, split), padding=about["padding"])
 
     def build_loss(self, section: dict[str, Any], *, training: bool) -> LossSum:
-        """One of the losses, over the assistant's tokens."""
+        """One of the losses, over the assistant's tokens, or over pairs of replies."""
+        if section["name"] == PREFERENCE:
+            return build_preference_loss(section, training=training)
         return build_token_loss(section, training=training)
 
     def correct(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Learned tokens that are the best guess; what fills up is no token's number."""
+        """Learned tokens that are the best guess (what fills up is no token's number), or pairs in which the
+        chosen reply is preferred.
+        """
+        if targets.ndim == _PAIRED:
+            return count_preferred(logits, targets)
         return (logits.argmax(2) == targets).sum()
 
     def export(self, plan: dict[str, Any], recipe: Recipe, weights: Path, folder: Path) -> None:
@@ -148,8 +175,10 @@ class Chat:
         from recaster.exporting.open_folder import write_adapter_folder, write_open_folder
         from recaster.exporting.own_folder import write_own_network
 
-        shape = recipe.data.chat.model_dump()  # type: ignore[union-attr] # `kind` says it is there
-        preprocessing = {"kind": self.kind, **shape}
+        shape, loss = _shape(recipe), recipe.train.loss
+        preprocessing = {"kind": self.kind, **shape.model_dump()}
+        if shape.preferences:
+            preprocessing["beta"] = loss.beta
         trained = load_trained(self, plan, weights)
         apart = stays_apart(trained)
         model = trained if apart else merge_beside_adapter(trained, plan, folder, preprocessing=preprocessing)
@@ -168,33 +197,43 @@ class Chat:
     def predict(
         self, artifact: Path, prepared: Path, split: str
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Nats and hits of each conversation's learned tokens, and their number, in the shard's order."""
+        """Nats and hits of each conversation's learned tokens, and their number, in the shard's order.
+
+        Of pairs these of the chosen reply, and what `preference_report` says.
+        """
+        from recaster.evaluation.preference_report import describe_pairs
+
         held = read_held_out(prepared, split, artifact)
         data = SuccessorRows(held.shard, padding=held.padding)
         model = foreseeing(open_causal_model(artifact))
         found = score_tokens(model, data.lengths, partial(data.batch, seed=None))
         # A tokenizer of its own has another number of tokens for the same replies.
         found[:, 1] *= held.counts / np.maximum(held.shard.labels, 1)
-        return found, held.counts
+        if not read_json(prepared / SPLITS)["preferences"]:
+            return found, held.counts
+        return np.column_stack([found, describe_pairs(model, held, artifact, prepared, split)]), held.counts
 
     def metrics(self, section: EvaluateSection) -> Mapping[str, MetricFunction]:  # noqa: ARG002
-        """Perplexity and token accuracy."""
+        """Perplexity and token accuracy; of pairs which reply is preferred, and how clearly."""
+        from recaster.evaluation.preference_report import PREFERENCE_METRICS
         from recaster.evaluation.token_report import TOKEN_METRICS
 
-        return TOKEN_METRICS
+        return {**TOKEN_METRICS, **PREFERENCE_METRICS}
 
     def report(
         self,
-        recipe: Recipe,  # noqa: ARG002
+        recipe: Recipe,
         predictions: NDArray[np.float64],
         targets: NDArray[np.int64],
         prepared: Path,  # noqa: ARG002
         folder: Path,
     ) -> dict[str, Any]:
-        """How perplexity differs between conversations."""
+        """How perplexity differs between conversations; of pairs the rewards of both sides."""
+        from recaster.evaluation.preference_report import report_pairs
         from recaster.evaluation.token_report import report_rows
 
-        return report_rows(predictions, targets, folder, unit="conversation")
+        tables = report_rows(predictions, targets, folder, unit="conversation")
+        return {**tables, **report_pairs(predictions, folder)} if _shape(recipe).preferences else tables
 
     def answers(self, folder: Path, prepared: Path) -> bool:  # noqa: ARG002
         """A base can always: one that lacks weights was refused."""
@@ -234,8 +273,26 @@ class Chat:
         return {"replies": table, "reply_quality": measure_replies(texts)}
 
 
+def _shape(recipe: Recipe) -> ChatShape:
+    assert recipe.data.chat is not None  # noqa: S101 - the workload's kind
+    return recipe.data.chat
+
+
+def _shared_text(text: str, shape: ChatShape) -> str:
+    """What no two splits may have in common: the conversation; of a pair what both replies answer."""
+    return dump_messages(parse_messages(text)[:-1]) if shape.preferences else text
+
+
+def _measure_base(base: Path, folder: Path, splits: Sequence[str], padding: int) -> None:
+    """Write what the base thinks of each pair."""
+    from recaster.training.host_memory import give_back_memory, keep_freed_memory
+
+    keep_freed_memory()
+    write_reference(folder, splits, foreseeing(open_causal_model(base)), padding=padding)
+    give_back_memory()
+
+
 def _train_tokenizer(recipe: Recipe, records: Sequence[PackedRecord], folder: Path) -> None:
-    from recaster.data.chat_sources import parse_messages
     from recaster.data.tokenizers import train_chat_byte_pairs
 
     texts = [message["content"] for record in records for message in parse_messages(record.text)]
