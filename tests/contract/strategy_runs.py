@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recaster.data.marked_rows import SuccessorRows
+from recaster.data.preference_shards import PreferenceRows
 from recaster.data.token_shards import TokenShard
 from recaster.distributed.mesh import build_mesh
 from recaster.distributed.strategies.build import build_strategy, mesh_shape
-from recaster.models import mlp, transformer_encoder
+from recaster.models import mlp, recurrent_decoder, transformer_encoder
 from recaster.models.causal_models import build_causal_model
 from recaster.models.losses import build_loss, build_token_loss
+from recaster.models.preference_loss import build_preference_loss
 from recaster.recipe.distributed import DistributedSection
 from recaster.recipe.training import Optimizer, Schedule
 from recaster.training.checkpoint import Saved, load_newest_checkpoint, read_weights
@@ -119,9 +121,14 @@ def _of_tokens(*cases: Case) -> list[Case]:
     return [replace(case, model="decoder") for case in cases]
 
 
+def _of_pairs(*cases: Case) -> list[Case]:
+    """The same cases over pairs of replies, with a recurrent network."""
+    return [replace(case, model="pairs") for case in cases]
+
+
 SINGLE = Case(strategy="single", ranks=1)
 _MICRO = Case(strategy="single", ranks=1, micro=5)
-_ONE = [*_with_models(SINGLE), _MICRO, *_of_tokens(SINGLE, _MICRO)]
+_ONE = [*_with_models(SINGLE), _MICRO, *_of_tokens(SINGLE, _MICRO), *_of_pairs(SINGLE)]
 _DDP2 = Case(strategy="ddp", ranks=2)
 _FSDP2 = Case(strategy="fsdp", ranks=2)
 _TENSOR2 = Case(strategy="tensor", ranks=2)
@@ -135,6 +142,7 @@ _TWO = [
     *_of_tokens(
         _DDP2, _FSDP2, Case(strategy="ddp", ranks=2, micro=3), Case(strategy="fsdp", ranks=2, micro=3)
     ),
+    *_of_pairs(Case(strategy="ddp", ranks=2, micro=3), _FSDP2),
 ]
 _HYBRID4 = Case(strategy="fsdp", ranks=4, mesh={"data": 2, "shard": 2})
 _TENSOR4 = Case(strategy="tensor", ranks=4, mesh={"data": 2, "tensor": 2})
@@ -204,8 +212,8 @@ class Rows:
 class Texts(SuccessorRows):
     """Random texts of 6 to 20 tokens, of which 1 to 5 are learned."""
 
-    def __init__(self) -> None:
-        random = np.random.default_rng(2)
+    def __init__(self, seed: int = 2) -> None:
+        random = np.random.default_rng(seed)
         rows = [random.integers(1, 40, random.integers(6, 21)) for _ in range(SAMPLES)]
         counts = random.integers(1, 6, SAMPLES)
         for row, count in zip(rows, counts.tolist(), strict=True):
@@ -222,8 +230,18 @@ class Texts(SuccessorRows):
     lengths = None  # the same batches as in the other cases
 
 
+class Pairs(PreferenceRows):
+    """The same with other texts beside them; what a base would think of them is made up."""
+
+    def __init__(self) -> None:
+        reference = np.random.default_rng(5).normal(-20, 3, (SAMPLES, 2))
+        super().__init__([Texts(), Texts(seed=4)], reference, padding=0)
+
+
 def open_rows(model: str) -> TrainingSet:
     """What `model` trains on."""
+    if model == "pairs":
+        return Pairs()
     return Texts() if model == "decoder" else Rows(model)
 
 
@@ -238,6 +256,10 @@ def expected_targets(model: str) -> list[int]:
 
 def build_model(name: str) -> nn.Module:
     torch.manual_seed(11)
+    if name == "pairs":
+        return recurrent_decoder.build_model(
+            network="gru", vocabulary=40, width=32, depth=2, dropout=0.0, padding=0, end=2
+        )
     if name == "decoder":
         return build_causal_model(
             base=None,
@@ -338,8 +360,9 @@ def _run(case: Case, folder: Path, *, resume: Path | None = None) -> None:
         steps=STEPS,
         steps_per_epoch=sampler.steps_per_epoch,
     )
-    loss = {"name": "cross-entropy", "label_smoothing": 0.1, "class_weights": None}
-    build = build_token_loss if case.model == "decoder" else build_loss
+    loss = {"name": "cross-entropy", "label_smoothing": 0.1, "class_weights": None, "beta": 1.0}
+    own = {"decoder": build_token_loss, "pairs": build_preference_loss}
+    build = own.get(case.model, build_loss)
     reports = []
     with closing(saver):
         for report in train_steps(

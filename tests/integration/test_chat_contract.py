@@ -82,4 +82,4 @@ def test_another_kind_of_file_is_named(project: Path) -> None:
     cast = pipeline.open_cast(project / "recipes" / "chat" / "tiny.yaml", ["data.source=chats.txt"])
     with pytest.raises(DataError, match="no known kind") as error:
         pipeline.snapshot(cast, SilentReporter())
-    assert "a .jsonl or .jsonl.gz file of messages or turns" in error.value.repair
+    assert "a .jsonl or .jsonl.gz file of messages or turns, or of chosen" in error.value.repair

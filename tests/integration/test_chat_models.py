@@ -73,7 +73,13 @@ def plan(base: Path, tmp_path: Path) -> dict[str, Any]:
     return {
         "prepared": str(tmp_path),
         "base": str(base),
-        "model_arguments": {"width": 32, "depth": 2, "dropout": 0.0, "tokens": 64},
+        "model_arguments": {
+            "architecture": "small-decoder",
+            "width": 32,
+            "depth": 2,
+            "dropout": 0.0,
+            "tokens": 64,
+        },
         "train": {"seed": 1, "activation_checkpointing": False, "freeze": []},
     }
 

@@ -37,18 +37,20 @@ REJECTED = ".rejected"
 
 
 class PreferenceRows:
-    """One split, a pair a row."""
+    """One split, a pair a row.
+
+    Args:
+        sides: the rows with the chosen replies, and those with the rejected ones.
+        reference: `(pairs, 2)` nats, see `read_reference`.
+    """
 
     uniform = False
 
-    def __init__(self, folder: Path, split: str, *, padding: int) -> None:
-        self._padding = padding
-        self._sides = [
-            SuccessorRows(read_token_shard(folder, name), padding=padding)
-            for name in (split, split + REJECTED)
-        ]
-        self._reference = read_reference(folder, split)
-        self.lengths: NDArray[np.int64] = np.stack([side.lengths for side in self._sides], 1)
+    def __init__(
+        self, sides: Sequence[SuccessorRows], reference: NDArray[np.float64], *, padding: int
+    ) -> None:
+        self._sides, self._reference, self._padding = list(sides), reference, padding
+        self.lengths: NDArray[np.int64] = np.stack([side.lengths for side in sides], 1)
 
     def __len__(self) -> int:
         """Pairs of the split."""
@@ -69,6 +71,14 @@ class PreferenceRows:
         targets = _stack([targets for _, targets in sides], NO_TARGET)
         reference = torch.from_numpy(self._reference[rows])
         return tokens, torch.cat([reference[..., None], targets.double()], 2)
+
+
+def open_preference_rows(folder: Path, split: str, *, padding: int) -> PreferenceRows:
+    """One prepared split, memory-mapped."""
+    sides = [
+        SuccessorRows(read_token_shard(folder, name), padding=padding) for name in (split, split + REJECTED)
+    ]
+    return PreferenceRows(sides, read_reference(folder, split), padding=padding)
 
 
 def _stack(sides: Sequence[Tensor], value: int) -> Tensor:
@@ -131,7 +141,7 @@ def write_reference(folder: Path, splits: Sequence[str], base: nn.Module, *, pad
             score_side(base, read_token_shard(folder, name), padding=padding)
             for name in (split, split + REJECTED)
         ]
-        np.save(folder / f"{split}.reference.npy", np.stack(sides, 1))
+        np.save(_reference(folder, split), np.stack(sides, 1))
 
 
 def score_side(model: nn.Module, shard: TokenShard, *, padding: int) -> NDArray[np.float64]:
@@ -140,7 +150,16 @@ def score_side(model: nn.Module, shard: TokenShard, *, padding: int) -> NDArray[
     return score_replies(model, rows.lengths, partial(rows.batch, seed=None))
 
 
+def holds_pairs(folder: Path, split: str) -> bool:
+    """Whether the prepared split is one of pairs."""
+    return _reference(folder, split).exists()
+
+
+def _reference(folder: Path, split: str) -> Path:
+    return folder / f"{split}.reference.npy"
+
+
 def read_reference(folder: Path, split: str) -> NDArray[np.float64]:
     """`(pairs, 2)` nats: the base's log-probabilities of the chosen and the rejected reply."""
-    reference: NDArray[np.float64] = np.load(folder / f"{split}.reference.npy")
+    reference: NDArray[np.float64] = np.load(_reference(folder, split))
     return reference

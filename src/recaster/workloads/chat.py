@@ -20,7 +20,8 @@ from recaster.data.chat_shards import SPLITS, last_reply, read_held_out, write_a
 from recaster.data.chat_sources import dump_messages, parse_messages
 from recaster.data.marked_rows import SuccessorRows
 from recaster.data.preference_shards import (
-    PreferenceRows,
+    holds_pairs,
+    open_preference_rows,
     write_preference_shard,
     write_reference,
 )
@@ -121,7 +122,7 @@ class Chat:
             "duplicates": len(groups) - len(set(groups.tolist())),
             "left_out": left_out,
         }
-        write_about(folder, tokenizer, {**facts, "preferences": shape.preferences})
+        write_about(folder, tokenizer, facts)
         return facts
 
     def model_arguments(self, recipe: Recipe) -> dict[str, Any]:
@@ -144,10 +145,10 @@ class Chat:
 
     def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:  # noqa: ARG002
         """The split's tokens, memory-mapped."""
-        about = read_json(folder / SPLITS)
-        if about["preferences"]:
-            return PreferenceRows(folder, split, padding=about["padding"])
-        return SuccessorRows(read_token_shard(folder, split), padding=about["padding"])
+        padding = read_json(folder / SPLITS)["padding"]
+        if holds_pairs(folder, split):
+            return open_preference_rows(folder, split, padding=padding)
+        return SuccessorRows(read_token_shard(folder, split), padding=padding)
 
     def build_loss(self, section: dict[str, Any], *, training: bool) -> LossSum:
         """One of the losses, over the assistant's tokens, or over pairs of replies."""
@@ -209,7 +210,7 @@ class Chat:
         found = score_tokens(model, data.lengths, partial(data.batch, seed=None))
         # A tokenizer of its own has another number of tokens for the same replies.
         found[:, 1] *= held.counts / np.maximum(held.shard.labels, 1)
-        if not read_json(prepared / SPLITS)["preferences"]:
+        if not holds_pairs(prepared, split):
             return found, held.counts
         return np.column_stack([found, describe_pairs(model, held, artifact, prepared, split)]), held.counts
 
