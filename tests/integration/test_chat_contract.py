@@ -83,3 +83,24 @@ def test_another_kind_of_file_is_named(project: Path) -> None:
     with pytest.raises(DataError, match="no known kind") as error:
         pipeline.snapshot(cast, SilentReporter())
     assert "a .jsonl or .jsonl.gz file of messages or turns, or of chosen" in error.value.repair
+
+
+_BAD_PAIRS = {
+    "does not end with the chosen reply": _chat(
+        ("user", "a"), ("assistant", "b"), ("user", "c"), id="a", rejected="d"
+    ),
+    "has no rejected reply": _chat(("user", "a"), ("assistant", "b"), id="b"),
+    "has an empty rejected reply": _chat(("user", "a"), ("assistant", "b"), id="c", rejected=" "),
+    "has two replies that are equal": _chat(("user", "a"), ("assistant", "b"), id="d", rejected="b "),
+    "cannot be read": {"id": "e", "chosen": "b", "rejected": "c"},
+}
+
+
+def test_each_bad_pair_is_quarantined_with_its_reason(project: Path) -> None:
+    good = [{**row, "rejected": "Who knows?"} for row in _GOOD]
+    asked = ["data.chat.preferences=true", "train.loss.name=preference", "model.base=path:base"]
+    result = _validate(project, [*good, *_BAD_PAIRS.values()], *asked)
+    records = map(json.loads, (result.path / "quarantine.jsonl").read_text().splitlines())
+    assert [record["reasons"] for record in records] == [[reason] for reason in _BAD_PAIRS]
+    # Without preferences such data is learned by its better replies, and lacks nothing.
+    assert _validate(project, [*good, _BAD_PAIRS["has no rejected reply"]]).facts["quarantined"] == 0
