@@ -21,7 +21,7 @@ import pandas as pd
 
 from recaster.core.errors import ContractError
 from recaster.core.files import write_bytes, write_json
-from recaster.data.labels import pattern, split_labels
+from recaster.data.labels import known_labels, pattern, split_labels
 from recaster.data.packed import read_groups
 from recaster.recipe.data import ContractSection, DataSection
 
@@ -85,7 +85,7 @@ def common_rules(data: DataSection) -> list[RowRule]:
         rules += [
             RowRule.of(gxe.ExpectColumnValuesToNotBeNull(column="label"), "has no label"),
             RowRule.of(
-                gxe.ExpectColumnValuesToBeInSet(column="label", value_set=data.labels),
+                gxe.ExpectColumnValuesToBeInSet(column="label", value_set=known_labels(data)),
                 "has a label outside the recipe's data.labels",
             ),
         ]
