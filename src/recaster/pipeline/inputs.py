@@ -44,6 +44,7 @@ _CODE = {
         "data.contract_faces",
         "data.contract_images",
         "data.contract_text",
+        "data.label_noise",
         "data.contract_chat",
         "data.contract_pairs",
         "data.pair_sources",

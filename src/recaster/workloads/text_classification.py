@@ -29,6 +29,7 @@ from recaster.models.word_vectors import (
     has_vectors,
     load_text_network,
 )
+from recaster.recipe.data import SEPARATOR
 from recaster.training.trainable import TrainingSet
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from recaster.workloads.protocol import MetricFunction
 
 _BATCH_ROWS = 64
+_MOST_UNLABELLED = 0.2
+"""Share of records; above it they have several labels or none."""
 _WORST = 24
 """Errors that are explained."""
 _TOKENIZER = "tokenizer"
@@ -67,17 +70,25 @@ class TextClassification:
     served_by = "pyfunc_text"
 
     def facts(self, raw: Path) -> pd.DataFrame:
-        """Length and odd characters of each text."""
+        """Length and odd characters of each text, and a label that may be the right one."""
         from recaster.data.contract import collect_facts
         from recaster.data.contract_text import FACTS, describe_text
+        from recaster.data.label_noise import find_likelier_labels
+        from recaster.data.packed import read_texts
 
-        return collect_facts(raw, describe_text, FACTS)
+        facts = collect_facts(raw, describe_text, FACTS)
+        # Of several labels a record, or none, this says nothing.
+        told = facts["label"].fillna("")
+        several = told.str.contains(SEPARATOR, regex=False).any() or (told == "").mean() > _MOST_UNLABELLED
+        empty = [""] * len(facts)
+        facts["likelier_label"] = empty if several else find_likelier_labels(read_texts(raw), told.tolist())
+        return facts
 
     def rules(self, recipe: Recipe) -> list[RowRule]:
         """Readable, labelled, unique, neither blank nor endless."""
-        from recaster.data.contract_text import text_rules
+        from recaster.data.contract_text import likelier_label_rule, text_rules
 
-        return text_rules(recipe.data, recipe.contract)
+        return [*text_rules(recipe.data, recipe.contract), likelier_label_rule()]
 
     def prepare(
         self, recipe: Recipe, raw: Path, accepted: NDArray[np.int64], base: Path | None, folder: Path
