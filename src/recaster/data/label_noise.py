@@ -5,7 +5,7 @@ request   weather   alarm               a linear model over words and their pair
 
 Confident learning (Northcutt, Jiang and Chuang, Journal of Artificial Intelligence Research 70, 2021): a
 record counts as another label's when its probability of that label is at least the mean that the label's own
-records have. It finds candidates for people to look at; a rare but right way to say something is among them.
+records have, or 0.9. It finds candidates for people to look at; a rare but right way to say something is among them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ _PARTS = 3
 """The model that judges a record was fitted on the two parts that it is not in."""
 _LEAST_RECORDS, _MOST_RECORDS = 60, 50_000
 _MOST_WORDS = 50_000
+_SURE = 0.9
+"""Enough of any label, where its own records have more on average."""
 _WORD = r"(?u)\w+"
 
 
@@ -79,7 +81,7 @@ def _contradicted(probabilities: NDArray[np.float64], numbers: NDArray[np.int64]
     """Rows that count as another class's."""
     bounds = np.array(
         [probabilities[numbers == number, number].mean() for number in range(probabilities.shape[1])]
-    )
+    ).clip(max=_SURE)
     confident = np.where(probabilities >= bounds, probabilities, -1.0)
     best = confident.argmax(1)
     sure = (confident.max(1) >= 0) & (best == probabilities.argmax(1))
