@@ -34,6 +34,7 @@ def collect_facts(cast: Cast, snapshot: StepResult, trained: StepResult, evaluat
         metrics=evaluation.facts["metrics"],
         classes=told.get("classes", []),
         slices=[row for row in told.get("slices", []) if "accuracy" in row],
+        baseline=told.get("baseline"),
         chain=chain,
         training=_describe_training(cast, trained),
         base_model=page.removeprefix(_HUB) if page and page.startswith(_HUB) else None,
