@@ -73,7 +73,7 @@ def _write_base(folder: Path, kind: str) -> None:
         write_open_folder(folder, network=model.network, tokenizer=tokenizer)
         return
     network = build_decoder(base=None, scratch={**_SIZE, "architecture": "lstm-decoder"})
-    arguments = decoder_arguments("lstm-decoder", _SIZE, _SIZE)
+    arguments = decoder_arguments(None, {**_SIZE, "architecture": "lstm-decoder"})
     write_own_network(folder, model=network, arguments=arguments, tokenizer=tokenizer)
 
 

@@ -28,7 +28,11 @@ def continue_texts(model: Any, artifact: Path, prepared: Path, count: int) -> li
         tokens = np.where(marked < 0, ~marked, marked).tolist()
         cut = min(_PROMPT, max(1, len(tokens) // 2))
         (written,) = write_replies(
-            model.network, [tokens[:cut]], padding=about["padding"], stop=[about["end"]], longest=_LONGEST
+            getattr(model, "network", model),  # a recurrent one writes itself
+            [tokens[:cut]],
+            padding=about["padding"],
+            stop=[about["end"]],
+            longest=_LONGEST,
         )
         table.append(
             {

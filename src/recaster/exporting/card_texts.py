@@ -55,6 +55,7 @@ ASKING = {
     'longest=told["longest"])  # source: tag, tokens, end; starts: tags, which config.json has',
     "chat": "tokens = model.eval().generate(prompt, attention_mask=mask, max_new_tokens=48)  # prompt: of "
     "the chat template in tokenizer_config.json, up to where a reply begins; mask: 1 for each token",
+    "corpus": "logits = model.eval()(tokens)  # of what follows each; model.generate writes",
     GENERATION: f"pictures = model.eval()(noise, classes){PICTURES}; noise is standard normal, "
     "classes are None without labels",
 }

@@ -126,19 +126,39 @@ def build_causal_model(*, base: Path | None, scratch: Mapping[str, Any], **optio
     return CausalModel(AutoModelForCausalLM.from_config(config))
 
 
-def decoder_arguments(architecture: str, size: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
-    """Of `recurrent_decoder.build_model`.
+def decoder_arguments(base: str | None, scratch: Mapping[str, Any]) -> dict[str, Any]:
+    """Of `recurrent_decoder.build_model`: those of the base in this folder, or of fresh weights.
 
     Args:
-        architecture: one of `RECURRENT`.
-        size: width, depth and dropout.
-        about: vocabulary, padding and end token.
+        scratch: architecture (one of `RECURRENT`), width, depth, dropout, vocabulary, padding and end token.
     """
-    return {
-        "network": RECURRENT[architecture],
-        **{name: size[name] for name in ("width", "depth", "dropout")},
-        **{name: about[name] for name in ("vocabulary", "padding", "end")},
-    }
+    if base:
+        arguments: dict[str, Any] = read_json(Path(base) / "config.json")["arguments"]
+        return arguments
+    names = ("width", "depth", "dropout", "vocabulary", "padding", "end")
+    return {"network": RECURRENT[scratch["architecture"]], **{name: scratch[name] for name in names}}
+
+
+def check_recurrent(method: str, *, apart: bool = False) -> None:
+    """A recurrent network has no linear layers to change, no room for vectors before a text, and no mask.
+
+    Raises:
+        RecipeError: the recipe's method, or `data.corpus.apart`, wants them.
+    """
+    if method != "full":
+        raise RecipeError(
+            "This method is not for recurrent networks.",
+            where="customize.method",
+            value=method,
+            repair="use full",
+        )
+    if apart:
+        raise RecipeError(
+            "A recurrent network reads a row from begin to end, and cannot keep its documents apart.",
+            where="data.corpus.apart",
+            value=True,
+            repair="set data.corpus.packed to false: each document is then a row",
+        )
 
 
 def build_decoder(
@@ -153,7 +173,7 @@ def build_decoder(
         check_vocabulary(network, scratch["vocabulary"], base)
         return network
     if base is None and scratch["architecture"] in RECURRENT:
-        return recurrent_decoder.build_model(**decoder_arguments(scratch["architecture"], scratch, scratch))
+        return recurrent_decoder.build_model(**decoder_arguments(None, scratch))
     return build_causal_model(base=base, scratch=scratch, **options)
 
 
@@ -201,6 +221,6 @@ def open_causal_model(folder: Path) -> nn.Module:
     return adapted.eval()
 
 
-def foreseeing(network: nn.Module) -> CausalModel | RecurrentDecoder:
-    """A network as `open_causal_model` gives it, as what takes marked tokens."""
-    return network if isinstance(network, RecurrentDecoder) else CausalModel(network)
+def foreseeing(network: nn.Module, *, end: int | None = None) -> CausalModel | RecurrentDecoder:
+    """A network as `open_causal_model` gives it, as what takes marked tokens; see `CausalModel`."""
+    return network if isinstance(network, RecurrentDecoder) else CausalModel(network, end=end)

@@ -5,6 +5,7 @@ Imports nothing of Recaster: the logged model must work where Recaster is not in
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from pathlib import Path
@@ -57,8 +58,10 @@ class LanguageModel(PythonModel):
         told: dict[str, Any] = json.loads((folder / "preprocessing.json").read_text())
         self.longest, self.causal = told["max_tokens"], told["objective"] == "causal"
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        kind = AutoModelForCausalLM if self.causal else AutoModelForMaskedLM
-        self.model: Any = kind.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
+        self.own = (folder / "modeling.py").exists()
+        self.model: Any = (
+            _open_own(folder) if self.own else _open_network(folder, causal=self.causal)
+        ).eval()
 
     @torch.no_grad()
     def predict(
@@ -87,8 +90,8 @@ class LanguageModel(PythonModel):
         learned = tokens.shape[1] - 1
         nats = math.nan
         if learned > 0:
-            logits = self.model(input_ids=tokens).logits[0, :-1]
-            nats = float(F.cross_entropy(logits, tokens[0, 1:]))
+            found = self.model(tokens) if self.own else self.model(input_ids=tokens).logits
+            nats = float(F.cross_entropy(found[0, :-1], tokens[0, 1:]))
         told = {"tokens": max(learned, 0), "nats_a_token": nats, "perplexity": math.exp(min(nats, 700.0))}
         return {**told, "continuation": self._write(tokens, new) if new and tokens.shape[1] else ""}
 
@@ -109,6 +112,27 @@ class LanguageModel(PythonModel):
         shares = self.model(input_ids=tokens).logits[0, places].softmax(-1).topk(_GUESSES)
         guesses = [[self.tokenizer.decode([one]).strip() for one in row] for row in shares.indices.tolist()]
         return {"guesses": guesses, "probabilities": shares.values.double().tolist()}
+
+
+def _open_network(folder: Path, *, causal: bool) -> Any:
+    kind = AutoModelForCausalLM if causal else AutoModelForMaskedLM
+    return kind.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+
+
+def _open_own(folder: Path) -> torch.nn.Module:
+    """A network with its own source beside it."""
+    from safetensors.torch import load_file
+
+    spec = importlib.util.spec_from_file_location("modeling", folder / "modeling.py")
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(folder / "modeling.py")
+    modeling = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(modeling)
+    network: torch.nn.Module = modeling.build_model(
+        **json.loads((folder / "config.json").read_text())["arguments"]
+    )
+    network.load_state_dict(load_file(folder / "model.safetensors"))
+    return network
 
 
 mlflow.models.set_model(LanguageModel())

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from recaster.core.errors import RecipeError
 from recaster.core.files import read_json, write_json
 from recaster.data.chat_shards import SPLITS, last_reply, read_held_out, write_about, write_chat_shard
 from recaster.data.chat_sources import dump_messages, parse_messages
@@ -29,6 +28,7 @@ from recaster.data.token_shards import read_token_shard
 from recaster.models.causal_models import (
     RECURRENT,
     build_decoder,
+    check_recurrent,
     decoder_arguments,
     foreseeing,
     open_causal_model,
@@ -140,7 +140,7 @@ class Chat:
             base=Path(plan["base"]) if plan["base"] else None, scratch=_scratch(plan), **base_options(plan)
         )
         if isinstance(model, RecurrentDecoder):
-            _check_method(plan["customize"]["method"])
+            check_recurrent(plan["customize"]["method"])
         return model
 
     def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:  # noqa: ARG002
@@ -185,7 +185,8 @@ class Chat:
         model = trained if apart else merge_beside_adapter(trained, plan, folder, preprocessing=preprocessing)
         tokenizer = Path(plan["base"]) if plan["base"] else Path(plan["prepared"]) / _TOKENIZER
         if isinstance(model, RecurrentDecoder):
-            write_own_network(folder, model=model, arguments=_own_arguments(plan), tokenizer=tokenizer)
+            arguments = decoder_arguments(plan["base"], _scratch(plan))
+            write_own_network(folder, model=model, arguments=arguments, tokenizer=tokenizer)
         else:
             network: Any = model.network
             _tell_generation(network, read_json(Path(plan["prepared"]) / SPLITS))
@@ -306,30 +307,6 @@ def _scratch(plan: dict[str, Any]) -> dict[str, Any]:
     told = {name: about[name] for name in ("padding", "vocabulary")}
     end = about["stop"][0] if about["stop"] else about["padding"]
     return {**plan["model_arguments"], **told, "end": end}
-
-
-def _own_arguments(plan: dict[str, Any]) -> dict[str, Any]:
-    """Of a recurrent network: its base's, or those that it was built with."""
-    if plan["base"]:
-        arguments: dict[str, Any] = read_json(Path(plan["base"]) / "config.json")["arguments"]
-        return arguments
-    scratch = _scratch(plan)
-    return decoder_arguments(scratch["architecture"], scratch, scratch)
-
-
-def _check_method(method: str) -> None:
-    """A recurrent network has neither linear layers to change nor room for vectors before a text.
-
-    Raises:
-        RecipeError: the method wants them.
-    """
-    if method != "full":
-        raise RecipeError(
-            "This method is not for recurrent networks.",
-            where="customize.method",
-            value=method,
-            repair="use full",
-        )
 
 
 def _tell_generation(network: Any, about: dict[str, Any]) -> None:

@@ -26,7 +26,15 @@ from recaster.data.document_shards import (
     write_about,
     write_document_shard,
 )
-from recaster.models.causal_models import CausalModel, build_causal_model, open_causal_model
+from recaster.models.causal_models import (
+    RECURRENT,
+    CausalModel,
+    build_decoder,
+    check_recurrent,
+    decoder_arguments,
+    foreseeing,
+    open_causal_model,
+)
 from recaster.models.losses import LossSum, build_token_loss
 from recaster.models.masked_models import (
     MaskedModel,
@@ -35,6 +43,7 @@ from recaster.models.masked_models import (
     open_masked_model,
 )
 from recaster.models.packed_rows import check_apart
+from recaster.models.recurrent_decoder import RecurrentDecoder
 from recaster.models.token_scores import score_tokens
 from recaster.training.trainable import TrainingSet
 
@@ -49,7 +58,7 @@ if TYPE_CHECKING:
     from recaster.recipe.schema import Recipe
     from recaster.workloads.protocol import MetricFunction
 
-_ARCHITECTURES = {"causal": "small-decoder", "masked": "small-encoder"}
+_ARCHITECTURES = {"causal": ("small-decoder", *RECURRENT), "masked": ("small-encoder",)}
 _NEW_HEAD = frozenset({"full", "quantize", "prune"})
 """Methods that train a head which the base does not have."""
 _BEFORE_THE_ROW = frozenset({"prompt", "prefix"})
@@ -61,7 +70,7 @@ class LanguageModelling:
     """The workload; see `workloads.protocol.Workload` for what each part is for."""
 
     kind = "corpus"
-    architectures = tuple(_ARCHITECTURES.values())
+    architectures = tuple(name for names in _ARCHITECTURES.values() for name in names)
     served_by = "pyfunc_language"
 
     def facts(self, raw: Path) -> pd.DataFrame:
@@ -123,21 +132,21 @@ class LanguageModelling:
         """The size of a model without a base."""
         model = recipe.model
         size = {"width": model.width, "depth": model.depth, "dropout": model.dropout}
-        return {**size, "tokens": _shape(recipe).max_tokens}
+        architecture = model.base.removeprefix("scratch:") if model.from_scratch else None
+        return {**size, "architecture": architecture, "tokens": _shape(recipe).max_tokens}
 
     def build_model(self, plan: dict[str, Any]) -> nn.Module:
         """The base, or a small decoder or encoder with fresh weights."""
         from recaster.customization.base_bits import base_options
 
-        about = read_json(Path(plan["prepared"]) / SPLITS)
+        about, scratch = read_json(Path(plan["prepared"]) / SPLITS), _scratch(plan)
         base = Path(plan["base"]) if plan["base"] else None
-        scratch = {
-            **plan["model_arguments"],
-            **{name: about[name] for name in ("padding", "vocabulary", "end")},
-        }
         method = plan["customize"]["method"]
         if about["objective"] == "causal":
-            causal = build_causal_model(base=base, scratch=scratch, **base_options(plan))
+            causal = build_decoder(base=base, scratch=scratch, **base_options(plan))
+            if isinstance(causal, RecurrentDecoder):
+                check_recurrent(method, apart=about["apart"])
+                return causal
             return _keep_apart(causal, about, method)
         model = build_masked_model(base=base, scratch=scratch)
         if model.report and model.report.reinitialised and method not in _NEW_HEAD:
@@ -166,13 +175,17 @@ class LanguageModelling:
         from recaster.customization.build import load_trained
         from recaster.exporting.adapter_form import merge_beside_adapter
         from recaster.exporting.open_folder import write_open_folder
+        from recaster.exporting.own_folder import write_own_network
 
         preprocessing = {"kind": self.kind, **_shape(recipe).model_dump(exclude_unset=True)}
         trained = load_trained(self, plan, weights)
         model = merge_beside_adapter(trained, plan, folder, preprocessing=preprocessing)
-        assert isinstance(model, CausalModel | MaskedModel)  # noqa: S101
         tokenizer = Path(plan["base"]) if plan["base"] else Path(plan["prepared"]) / _TOKENIZER
-        write_open_folder(folder, network=model.network, tokenizer=tokenizer)
+        if isinstance(model, RecurrentDecoder):
+            arguments = decoder_arguments(plan["base"], _scratch(plan))
+            write_own_network(folder, model=model, arguments=arguments, tokenizer=tokenizer)
+        else:
+            write_open_folder(folder, network=model.network, tokenizer=tokenizer)
         write_json(folder / "preprocessing.json", preprocessing)
 
     def predict(
@@ -231,14 +244,21 @@ def _shape(recipe: Recipe) -> CorpusShape:
     return recipe.data.corpus
 
 
+def _scratch(plan: dict[str, Any]) -> dict[str, Any]:
+    """What a model with fresh weights is made of; of a base the size of its vocabulary."""
+    about = read_json(Path(plan["prepared"]) / SPLITS)
+    told = {name: about[name] for name in ("padding", "vocabulary", "end")}
+    return {**plan["model_arguments"], **told}
+
+
 def _check_architecture(base: str, objective: str) -> None:
-    wanted = f"scratch:{_ARCHITECTURES[objective]}"
-    if base.startswith("scratch:") and base != wanted:
+    fit = [f"scratch:{name}" for name in _ARCHITECTURES[objective]]
+    if base.startswith("scratch:") and base not in fit:
         raise RecipeError(
             f"This architecture is not for the objective {objective}.",
             where="model.base",
             value=base,
-            repair=f"use {wanted}, or change data.corpus.objective",
+            repair=f"use {' or '.join(fit)}, or change data.corpus.objective",
         )
 
 
@@ -246,7 +266,7 @@ def _open_model(artifact: Path, prepared: Path) -> nn.Module:
     about = read_json(prepared / SPLITS)
     end = about["end"] if about["apart"] else None
     if about["objective"] == "causal":
-        return CausalModel(open_causal_model(artifact), end=end).eval()
+        return foreseeing(open_causal_model(artifact), end=end).eval()
     return MaskedModel(open_masked_model(artifact), padding=about["padding"], end=end).eval()
 
 
