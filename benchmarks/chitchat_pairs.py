@@ -63,7 +63,9 @@ def make_pairs(source: Path) -> Iterator[dict[str, Any]]:
             continue
         place = chosen.choice(places)
         reply = messages[place]["content"]
-        others = [text for other, text in chosen.sample(replies, _OTHERS) if other != number and text != reply]
+        others = [
+            text for other, text in chosen.sample(replies, _OTHERS) if other != number and text != reply
+        ]
         nearest = min(others, key=lambda text: abs(len(text) - len(reply)))
         yield {"id": name, "prompt": messages[:place], "chosen": reply, "rejected": nearest}
 
