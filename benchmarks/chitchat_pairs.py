@@ -1,6 +1,6 @@
 """Synthetic preferences out of chitchat: a person's own reply is better than one of another conversation.
 
-{"id": "a7", "prompt": [{"role": "system", …}, {"role": "user", …}, …], "chosen": "My aunt.", "rejected": "no"}
+{"id": "a7", "prompt": [{"role": "system", …}, {"role": "user", …}], "chosen": "My aunt.", "rejected": "no"}
 
 python -m benchmarks.chitchat_pairs data/chitchat/chitchat.jsonl.gz data/chitchat-pairs/pairs.jsonl.gz
 
@@ -63,9 +63,8 @@ def make_pairs(source: Path) -> Iterator[dict[str, Any]]:
             continue
         place = chosen.choice(places)
         reply = messages[place]["content"]
-        others = [
-            text for other, text in chosen.sample(replies, _OTHERS) if other != number and text != reply
-        ]
+        drawn = chosen.sample(replies, _OTHERS)
+        others = [text for other, text in drawn if other != number and text != reply]
         nearest = min(others, key=lambda text: abs(len(text) - len(reply)))
         yield {"id": name, "prompt": messages[:place], "chosen": reply, "rejected": nearest}
 
