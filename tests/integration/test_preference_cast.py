@@ -21,6 +21,7 @@ from recaster import pipeline
 from recaster.core.errors import RecipeError
 from recaster.core.files import read_json
 from recaster.core.progress import SilentReporter
+from recaster.data.leakage import find_leakage
 from recaster.data.preference_shards import open_preference_rows
 from recaster.data.synthetic import make_chats, make_requests
 from recaster.data.tokenizers import train_chat_byte_pairs
@@ -176,6 +177,18 @@ def test_the_base_is_measured_beside_it(tuned: Tuned) -> None:
     assert measured["base"]["preference_accuracy"] == 0.5
     assert measured["base"]["reward_margin"] == pytest.approx(0, abs=1e-6)
     assert measured["tuned"]["reward_margin"] > 0.01 and measured["tuned"]["preference_accuracy"] > 0.5
+
+
+def test_splits_share_no_prompt(tuned: Tuned) -> None:
+    found = find_leakage(tuned.prepared, distance=0.06)
+    assert len(found) == 3 and [one.exact for one in found] == [0, 0, 0]
+    prompts = {}
+    for split in ("train", "validation", "test"):
+        data = open_preference_rows(tuned.prepared, split, padding=0)
+        tokens, _ = data.batch(np.arange(len(data)), seed=None)
+        first = [(row < 0).nonzero()[0, 0] for row in tokens[:, 0]]
+        prompts[split] = {tuple(row[:end].tolist()) for row, end in zip(tokens[:, 0], first, strict=True)}
+    assert not prompts["train"] & (prompts["validation"] | prompts["test"])
 
 
 def test_a_cut_run_ends_where_a_whole_one_does(runs: dict[str, Tuned], tmp_path: Path) -> None:

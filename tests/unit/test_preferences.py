@@ -17,7 +17,7 @@ from recaster.data.chat_sources import parse_pair, read_chats
 from recaster.data.chat_tokens import ChatTokenizer
 from recaster.data.contract_chat import describe_chat
 from recaster.data.marked_rows import SuccessorRows
-from recaster.data.preference_shards import REJECTED, PreferenceRows, write_preference_shard
+from recaster.data.preference_shards import PreferenceRows, rejected_of, write_preference_shard
 from recaster.data.token_shards import make_token_shard, read_token_shard
 from recaster.data.tokenizers import train_chat_byte_pairs
 from recaster.evaluation.preference_report import (
@@ -192,7 +192,7 @@ def test_of_long_conversations_the_earliest_turns_are_left_out(tmp_path: Path) -
     last = len(tokenizer.encode_reply([*messages[:1], *messages[-2:]], 1000).tokens)
     counts = write_preference_shard(tmp_path, "test", records[:1], tokenizer=tokenizer, longest=last + 8)
     assert counts["rows"] == 1 and counts["truncated"] == 1.0
-    for name, reply in (("test", "yes it is"), (f"test{REJECTED}", "no")):
+    for name, reply in (("test", "yes it is"), (rejected_of("test"), "no")):
         shard = read_token_shard(tmp_path, name)
         marked = np.array(shard.tokens)
         wanted = tokenizer.encode_reply(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from recaster.core.files import read_json
 
 _PAIRS = (("train", "validation"), ("train", "test"), ("validation", "test"))
-_NO_CONTENT = {"labels", "offsets"}
+_NO_CONTENT = {"labels", "offsets", "reference"}
 _OPERATIONS = 4e10
 """Multiplications in one comparison of two splits of pictures: about two seconds on two cores."""
 _BLOCK_ROWS = 512

@@ -1,7 +1,7 @@
 """Prepared pairs of replies: two shards of marked tokens, and what the base thinks of each.
 
 train.tokens.npy            … wake me at six … ~13 ~77 2     the conversation with the chosen reply
-train.rejected.tokens.npy   … wake me at six … ~41 2         and with the rejected one, row by row
+rejected-train.tokens.npy   … wake me at six … ~41 2         and with the rejected one, row by row
 train.reference.npy         [[-14.2, -9.7], …]               nats: log-probabilities of both by the base
 
 Only the tokens of the last reply are marked. Held-out pairs have their texts too, as `chat_shards` says.
@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from recaster.data.chat_tokens import ChatTokenizer, EncodedChat
     from recaster.data.packed import PackedRecord
 
-REJECTED = ".rejected"
-"""What follows a split's name in that of its second shard."""
+
+def rejected_of(split: str) -> str:
+    """The name of a split's second shard."""
+    return f"rejected-{split}"
 
 
 class PreferenceRows:
@@ -76,7 +78,7 @@ class PreferenceRows:
 def open_preference_rows(folder: Path, split: str, *, padding: int) -> PreferenceRows:
     """One prepared split, memory-mapped."""
     sides = [
-        SuccessorRows(read_token_shard(folder, name), padding=padding) for name in (split, split + REJECTED)
+        SuccessorRows(read_token_shard(folder, name), padding=padding) for name in (split, rejected_of(split))
     ]
     return PreferenceRows(sides, read_reference(folder, split), padding=padding)
 
@@ -105,8 +107,8 @@ def write_preference_shard(
         kept.sort(key=lambda row: len(pairs[row][0].tokens))
     ids = [records[row].id for row in kept]
     written = [
-        write_encoded(folder, name + suffix, [pairs[row][side] for row in kept], ids, texts=name != "train")
-        for side, suffix in enumerate(("", REJECTED))
+        write_encoded(folder, shard, [pairs[row][side] for row in kept], ids, texts=name != "train")
+        for side, shard in enumerate((name, rejected_of(name)))
     ]
     return {
         "rows": len(kept),
@@ -139,7 +141,7 @@ def write_reference(folder: Path, splits: Sequence[str], base: nn.Module, *, pad
     for split in splits:
         sides = [
             score_side(base, read_token_shard(folder, name), padding=padding)
-            for name in (split, split + REJECTED)
+            for name in (split, rejected_of(split))
         ]
         np.save(_reference(folder, split), np.stack(sides, 1))
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from recaster.core.files import read_json
 from recaster.data.chat_shards import HeldOut, read_held_out
-from recaster.data.preference_shards import REJECTED, read_reference, score_side
+from recaster.data.preference_shards import read_reference, rejected_of, score_side
 from recaster.evaluation.metrics import MetricFunction
 
 _ALIKE = 1e-3
@@ -30,7 +30,7 @@ def describe_pairs(
         model: of marked tokens, out of the folder `artifact`.
         chosen: the split with the chosen replies, as that model's tokenizer reads it.
     """
-    rejected = read_held_out(prepared, split + REJECTED, artifact)
+    rejected = read_held_out(prepared, rejected_of(split), artifact)
     sides = [score_side(model, side.shard, padding=side.padding) for side in (chosen, rejected)]
     about = artifact / "preprocessing.json"
     # A model that was tuned otherwise, such as the base, has no beta of its own.
