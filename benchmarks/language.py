@@ -3,7 +3,7 @@
 For each recipe the whole of `prepare` (grouping, splitting, tokenizing, writing) and the making of batches
 from the prepared shards, in tokens a second, against the tokens a second that the model's own step takes
 (forward, backward, AdamW): one thread each, in turn. `prepare` counts once though a token is trained on in
-every epoch.
+every epoch; not where it trains a model of its own, the segmenter of dependency-parsing.
 
     RECASTER_TEST_DATA=DIR python -m benchmarks.language [--only sst2-minilm …] [--work DIR]
 """
@@ -44,6 +44,7 @@ RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 _STEPS = 7
 """Of which the first is left out."""
+_TRAINS_IN_PREPARE = ("dependency-parsing",)
 _LEAST_RATIO, _MOST_FILLED = 20, 0.10
 
 
@@ -80,15 +81,16 @@ def _measure(cast: pipeline.Cast) -> dict[str, Any]:
     data: TrainingSet = cast.workload.open_split(prepared.path, "train", plan)
     assert data.lengths is not None
     total = sum(_count_tokens(cast, prepared.path, split, plan) for split in ("train", "validation"))
-    seconds = _time_prepare(cast, raw.path, checked.path)
+    alone = cast.recipe.workload in _TRAINS_IN_PREPARE
+    seconds = None if alone else _time_prepare(cast, raw.path, checked.path)
     sampler = Sampler(
         samples=len(data), batch_size=section.batch_size, seed=section.seed, lengths=data.lengths
     )
     batch, step = _time_steps(cast, plan, data, sampler)
-    made = total / seconds
+    made = total / seconds if seconds else float("inf")
     return {
         "tokens": total,
-        "prepare_tokens_per_second": round(made),
+        "prepare_tokens_per_second": round(made) if seconds else None,
         "batch_tokens_per_second": round(batch),
         "step_tokens_per_second": round(step, 1),
         "ratio": round(1 / (1 / made + 1 / batch) / step, 1),
@@ -104,6 +106,13 @@ def _count_tokens(cast: pipeline.Cast, prepared: Path, split: str, plan: dict[st
 
 
 def _time_prepare(cast: pipeline.Cast, raw: Path, checked: Path) -> float:
+    """Of the second time: the first one imports what it needs."""
+    for _ in range(2):
+        seconds = _prepare_once(cast, raw, checked)
+    return seconds
+
+
+def _prepare_once(cast: pipeline.Cast, raw: Path, checked: Path) -> float:
     base = find_base(cast)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.public_data import make_project
+from benchmarks.quality import headline
 from benchmarks.record import target
 from recaster import pipeline
 from recaster.core.files import read_json
@@ -42,7 +43,8 @@ def _measure(project: Path, name: str) -> dict[str, Any]:
         "workload": "dependency-parsing",
         "recipe": name,
         "threads": cast.recipe.distributed.threads_per_rank,
-        "data": "UD English-EWT 2.15, its own test split, gold words",
+        "data": "UD English-EWT 2.15, test, gold words",
+        **headline("LAS", evaluated.facts["metrics"]["las"]),
         "sentences": evaluated.facts["rows"],
         **{metric: _rounded(entry) for metric, entry in evaluated.facts["metrics"].items()},
         "raw_text": {kind: round(score, 4) for kind, score in told["raw_text"].items()},

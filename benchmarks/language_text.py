@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.customization_runs import LOCAL
 from benchmarks.public_data import make_project
+from benchmarks.quality import headline
 from benchmarks.record import target
 from recaster import pipeline
 from recaster.core.files import read_json
@@ -28,6 +29,7 @@ _DATA: dict[str, tuple[str, ...]] = {
         f"data.published_splits.test={_CLINC}test,oos_test",
     ),
 }
+_NAMES = {"sst2": "SST-2, test", "trec": "TREC-6, test", "clinc": "CLINC150, test, in scope"}
 _VECTORS = ("skip-gram",)
 """Recipes of word-embedding whose champions others begin with."""
 
@@ -90,7 +92,9 @@ def _measure(project: Path, name: str, one: _Run) -> dict[str, Any]:
         "workload": "text-classification",
         "run": name,
         "recipe": one.recipe,
+        "data": _NAMES[one.data],
         "overrides": list(one.overrides),
+        **headline("accuracy", evaluated.facts["metrics"]["accuracy"]),
         "parameters": trained.facts["parameters"],
         "threads": cast.recipe.distributed.threads_per_rank,
         **{metric: _rounded(entry) for metric, entry in evaluated.facts["metrics"].items()},

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks.public_data import make_project
+from benchmarks.quality import headline
 from benchmarks.record import target
 from recaster import pipeline
 from recaster.core.files import read_json
@@ -53,6 +54,7 @@ def _measure(name: str, cast: Cast) -> dict[str, Any]:
         "workload": "translation",
         "recipe": name,
         "data": "Multi30k en-de, test 2016",
+        **headline("BLEU", evaluated.facts["metrics"]["bleu"]),
         "parameters": trained.facts["parameters"],
         "filled_up": round(trained.facts["filled_up"], 4),
         **{metric: _rounded(entry) for metric, entry in evaluated.facts["metrics"].items()},

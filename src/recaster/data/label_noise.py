@@ -5,7 +5,7 @@ request   weather   alarm               a linear model over words and their pair
 
 Confident learning (Northcutt, Jiang and Chuang, Journal of Artificial Intelligence Research 70, 2021): a
 record counts as another label's when its probability of that label is at least the mean that the label's own
-records have, or 0.9. It finds candidates for people to look at; a rare but right way to say something is among them.
+records have, or 0.9. It finds candidates for people to look at; rare but right ways to say something too.
 """
 
 from __future__ import annotations
