@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.chitchat_pairs import write_pairs
 from benchmarks.public_data import make_project
+from benchmarks.quality import headline
 from recaster import pipeline
 from recaster.core.files import read_json
 from recaster.core.progress import SilentReporter
@@ -17,9 +18,10 @@ from recaster.training.journal import read_journal
 
 _PAIRS = "pairs.jsonl.gz"
 _RUNS = {"smollm2-preference": (f"data.source={_PAIRS}",), "chitchat-lstm": ()}
+_HEADLINES = {"smollm2-preference": "preference_accuracy", "chitchat-lstm": "perplexity"}
 _DATA = {
-    "smollm2-preference": "chitchat, synthetic pairs: a true reply, one of another conversation",
-    "chitchat-lstm": "chitchat, conversations cut after 256 tokens",
+    "smollm2-preference": "chitchat, synthetic pairs",
+    "chitchat-lstm": "chitchat, first 256 tokens",
 }
 _SHOWN = 6
 
@@ -40,6 +42,7 @@ def _measure(project: Path, name: str) -> dict[str, Any]:
         "workload": "chat",
         "recipe": name,
         "data": _DATA[name],
+        **headline(_HEADLINES[name].replace("_", " "), evaluated.facts["metrics"][_HEADLINES[name]]),
         "rows": evaluated.facts["rows"],
         "parameters": trained.facts["parameters"],
         "trained_parameters": trained.facts["trained_parameters"],
