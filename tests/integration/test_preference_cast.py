@@ -36,6 +36,8 @@ from recaster.models.causal_models import (
 )
 from recaster.models.replies import ChatVoice
 from recaster.pipeline.inputs import training_plan
+from recaster.pipeline.production import _OF_ANSWERS
+from recaster.recipe.data import DataSection
 from recaster.recipe.load import load_recipe
 from recaster.training.journal import read_journal
 from tests.conftest import ROOT
@@ -204,7 +206,10 @@ def test_a_cut_run_ends_where_a_whole_one_does(runs: dict[str, Tuned], tmp_path:
 def test_the_artifact_talks_and_mlflow_s_model_says_the_same(tuned: Tuned) -> None:
     from recaster.serving import pyfunc_chat
 
-    assert read_json(tuned.artifact / "preprocessing.json")["beta"] == 0.1
+    described = read_json(tuned.artifact / "preprocessing.json")
+    assert described["beta"] == 0.1
+    shape = {key: value for key, value in described.items() if key not in _OF_ANSWERS}
+    DataSection.model_validate({"source": "-", "licence": "-", "chat": shape})  # as `predict` reads it
     served = pyfunc_chat.ChatModel()
     served.load_context(SimpleNamespace(artifacts={"model": str(tuned.artifact)}))  # type: ignore[arg-type]
     asked = pd.DataFrame({"messages": [_QUESTION]})

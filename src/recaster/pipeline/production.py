@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from recaster.recipe.trees import TreeShape
 
 _DESCRIBED = "preprocessing.json"
-_OF_ANSWERS = ("kind", "several_labels", "out_of_scope", "least_probability", "flip", "shift_pixels")
+_OF_ANSWERS = ("kind", "several_labels", "out_of_scope", "least_probability", "flip", "shift_pixels", "beta")
 """What that file says beside the shape of a record."""
 
 
