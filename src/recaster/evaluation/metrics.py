@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from statistics import NormalDist
 from typing import Any
 
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from recaster.core.seeds import derive_seed
 from recaster.core.targets import OUT_OF_SCOPE
-from recaster.evaluation.scope import SCOPE_METRICS, in_scope
+from recaster.evaluation.scope import SCOPE_METRICS, InScope
 from recaster.recipe.evaluation import EvaluateSection
 from recaster.recipe.label_rules import LEAST_CLASSES, OF_SEVERAL_LABELS
 
@@ -158,7 +157,8 @@ def classification_metrics(section: EvaluateSection) -> dict[str, MetricFunction
     }
     if section.false_reject_rate is None:
         return found
-    return {**{name: partial(in_scope, function) for name, function in found.items()}, **SCOPE_METRICS}
+    known = InScope()
+    return {**{name: known.of(function) for name, function in found.items()}, **SCOPE_METRICS}
 
 
 def measure(
