@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recaster.data.chat_sources import check_order, parse_messages, read_chats
+from recaster.data.chat_sources import parse_messages, read_chats
 from recaster.data.contract_chat import describe_chat
-from recaster.data.personal_data import count_personal
 from recaster.data.records import RawRecord
 from recaster.evaluation.chat_report import measure_replies
 from recaster.evaluation.token_report import perplexity, token_accuracy
+from recaster.models.personal_data import count_personal
+from recaster.models.turn_order import check_order
 
 
 def _read(path: Path, *rows: object) -> list[RawRecord]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from recaster.data.text_sources import parse_object, read_lines
 
 Message = dict[str, str]
 """`role` (system, user or assistant) and `content`."""
-_ROLES = frozenset({"system", "user", "assistant"})
 
 
 def read_chats(path: Path) -> Iterator[RawRecord] | None:
@@ -55,20 +53,6 @@ def parse_messages(text: str) -> list[Message]:
     """The conversation of a record's text."""
     messages: list[Message] = json.loads(text)
     return messages
-
-
-def check_order(messages: list[Message]) -> str:
-    """Empty for system (if any), user, assistant, user, …; else what is out of order."""
-    roles = [message["role"] for message in messages]
-    if unknown := sorted(set(roles) - _ROLES):
-        return f"unknown role {unknown[0]}"
-    turns = roles[1:] if roles[:1] == ["system"] else roles
-    if "system" in turns:
-        return "system after the beginning"
-    if turns[:1] == ["assistant"]:
-        return "assistant before user"
-    twice = next((one for one, other in pairwise(turns) if one == other), "")
-    return f"{twice} twice on end" if twice else ""
 
 
 def _to_messages(row: dict[str, Any]) -> tuple[list[Message], str]:

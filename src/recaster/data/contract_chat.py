@@ -5,12 +5,22 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
-from recaster.data.chat_sources import check_order, parse_messages
+from recaster.data.chat_sources import parse_messages
 from recaster.data.contract import RowRule, common_rules, personal_rule
-from recaster.data.personal_data import count_personal
+from recaster.models.personal_data import count_personal
+from recaster.models.template_marks import count_marks
+from recaster.models.turn_order import check_order
 from recaster.recipe.data import ContractSection, DataSection
 
-FACTS = ("characters", "replies", "empty_messages", "control_characters", "role_order", "personal_data")
+FACTS = (
+    "characters",
+    "replies",
+    "empty_messages",
+    "control_characters",
+    "role_order",
+    "personal_data",
+    "template_tokens",
+)
 _LAYOUT = frozenset("\t\n\r")
 
 
@@ -29,6 +39,7 @@ def describe_chat(record: dict[str, Any]) -> dict[str, Any]:
         ),
         "role_order": check_order(messages),
         "personal_data": sum(count_personal(text).values()),
+        "template_tokens": count_marks(text),
     }
 
 
@@ -49,4 +60,10 @@ def chat_rules(data: DataSection, contract: ContractSection) -> list[RowRule]:
         RowRule.of(between(column="characters", max_value=longest), f"is longer than {longest} characters"),
         RowRule.of(among(column="control_characters", value_set=[0]), "has NUL or other control characters"),
         personal_rule(contract),
+        RowRule(
+            expectation=among(column="template_tokens", value_set=[0]),
+            column="template_tokens",
+            meaning="has a chat template's own tokens in a message",
+            only_counted=contract.template_tokens == "report",
+        ),
     ]

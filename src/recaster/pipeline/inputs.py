@@ -49,7 +49,9 @@ _CODE = {
         "data.pair_sources",
         "data.contract_trees",
         "models.conllu",
-        "data.personal_data",
+        "models.personal_data",
+        "models.template_marks",
+        "models.turn_order",
     ),
     "prepare": (
         "data.packed",
@@ -217,6 +219,7 @@ def export_inputs(cast: Cast, trained: StepResult) -> dict[str, Any]:
         "weights": trained.facts["weights_sha256"],
         "trained": trained.ref,
         "data": recipe.data.model_dump(include={"labels", recipe.data.kind}),
+        "policy": recipe.policy.model_dump() if recipe.policy else None,
         "evaluate": recipe.evaluate.model_dump(
             include={"false_accept_rate", "flip", "shift_pixels", "beams", "length_penalty"}
         ),
@@ -230,6 +233,7 @@ def evaluate_inputs(cast: Cast, prepared: StepResult, artifact: Any) -> dict[str
         "artifact": hash_directory(artifact, leave_out=["README.md", "manifest.json"]),
         "prepared": prepared.content,
         "evaluate": cast.recipe.evaluate.model_dump(),
+        "policy": cast.recipe.policy.model_dump() if cast.recipe.policy else None,
         "code": code_of("evaluate"),
     }
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from recaster.recipe.trees import TreeShape
 
 _DESCRIBED = "preprocessing.json"
-_OF_ANSWERS = ("kind", "several_labels", "flip", "shift_pixels")
+_OF_ANSWERS = ("kind", "several_labels", "flip", "shift_pixels", "policy")
 """What that file says beside the shape of a record."""
 
 
@@ -212,7 +212,8 @@ def _check_lengths(records: list[RawRecord], shape: TreeShape) -> None:
 
 def _to_question(record: RawRecord) -> list[dict[str, str]]:
     """A conversation up to the user's last message, which the model answers anew."""
-    from recaster.data.chat_sources import check_order, parse_messages
+    from recaster.data.chat_sources import parse_messages
+    from recaster.models.turn_order import check_order
 
     messages = parse_messages(record.text or "[]")
     while messages and messages[-1]["role"] == "assistant":

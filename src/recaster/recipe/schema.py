@@ -17,6 +17,7 @@ from recaster.recipe.data import ContractSection, DataSection, SplitSection
 from recaster.recipe.distributed import DistributedSection
 from recaster.recipe.evaluation import FACES, EvaluateSection, check_evaluation
 from recaster.recipe.label_rules import check_class_weights, check_metrics, check_several_labels
+from recaster.recipe.policy import PolicySection, check_policy
 from recaster.recipe.search import SearchSection
 from recaster.recipe.section import Section
 from recaster.recipe.training import BOX_LOSSES, FACE_LOSSES, TrainSection
@@ -205,6 +206,7 @@ class Recipe(Section):
     distributed: DistributedSection
     communication: CommunicationSection = CommunicationSection()
     evaluate: EvaluateSection = EvaluateSection()
+    policy: PolicySection | None = None
     gate: GateSection
     card: CardSection = CardSection()
     schedule: ScheduleSection | None = None
@@ -270,6 +272,7 @@ class Recipe(Section):
         check_words(self)
         check_generation(self)
         check_evaluation(self)
+        check_policy(self)
         return self
 
     @model_validator(mode="after")

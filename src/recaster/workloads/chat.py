@@ -137,10 +137,11 @@ class Chat:
         from recaster.customization.adapters import stays_apart
         from recaster.customization.build import load_trained
         from recaster.exporting.adapter_form import merge_beside_adapter
+        from recaster.exporting.chat_policy import write_policy
         from recaster.exporting.open_folder import write_adapter_folder, write_open_folder
 
         shape = recipe.data.chat.model_dump()  # type: ignore[union-attr] # `kind` says it is there
-        preprocessing = {"kind": self.kind, **shape}
+        preprocessing = {"kind": self.kind, **shape, **write_policy(recipe, folder)}
         trained = load_trained(self, plan, weights)
         apart = stays_apart(trained)
         model = trained if apart else merge_beside_adapter(trained, plan, folder, preprocessing=preprocessing)
