@@ -29,6 +29,7 @@ from recaster.exporting.card_texts import (
     WORD_LIMITS,
     WORDS_CODE,
 )
+from recaster.exporting.chat_card import describe_judge, describe_leaks, describe_policy
 from recaster.recipe.adversary import GENERATION
 from recaster.recipe.evaluation import FACES
 from recaster.recipe.schema import Recipe
@@ -81,6 +82,8 @@ class CardFacts:
     classes: list[dict[str, Any]]
     slices: list[dict[str, Any]]
     """Of `evaluation.slices`, those with metrics."""
+    judge: dict[str, Any] | None
+    """Of a chat model: how its replies compare with its base's, and how far to trust who compares."""
     chain: list[Origin]
     training: Training
     base_model: str | None
@@ -188,6 +191,7 @@ def _use(recipe: Recipe) -> list[str]:
         "",
         *([recipe.card.intended_use, ""] if recipe.card.intended_use else []),
         used,
+        *describe_policy(recipe.policy),
     ]
 
 
@@ -253,7 +257,7 @@ def _measured(recipe: Recipe, facts: CardFacts) -> list[str]:
     if facts.slices:
         lines += ["", "| slice | rows | accuracy | low | high |", "|---|---:|---:|---:|---:|"]
         lines += [_slice_row(row) for row in facts.slices]
-    return lines
+    return [*lines, *describe_judge(facts.judge), *describe_leaks(facts.metrics, recipe.policy)]
 
 
 def _views(recipe: Recipe) -> str:

@@ -14,7 +14,7 @@ from recaster.core.files import read_json, write_json
 from recaster.core.hashing import hash_file
 from recaster.core.progress import Reporter
 from recaster.core.steps import StepResult, find_step, fingerprint, run_step
-from recaster.pipeline.base_verbs import find_base
+from recaster.pipeline.base_verbs import find_base, find_judge
 from recaster.pipeline.inputs import (
     evaluate_inputs,
     export_inputs,
@@ -197,7 +197,7 @@ def evaluate_artifact(
         untuned: the same of the model's base, to be told beside it.
     """
     from recaster.evaluation.metrics import measure
-    from recaster.workloads.protocol import Explained, Generative, Illustrated
+    from recaster.workloads.protocol import Explained, Generative, Illustrated, Judged
 
     section, workload = cast.recipe.evaluate, cast.workload
 
@@ -229,6 +229,12 @@ def evaluate_artifact(
             )
         if isinstance(workload, Generative):
             tables |= workload.write_samples(artifact, prepared.path, cast.recipe)
+            measured |= tables.pop("measured", {})
+        if isinstance(workload, Judged) and (judge := find_judge(cast)):
+            # Trust in the judge is measured once, and not again for the base and the champion.
+            trust = workload.judge(judge.path, tables, prepared.path, cast.recipe, trust=bool(journal))
+            sides = compare_judged(cast, tables["replies"], untuned)
+            tables["judge"] = {"trust": trust, "against_untuned": sides}
         if isinstance(workload, Illustrated):
             sketches = journal.with_name("sketches") if journal else None
             workload.illustrate(artifact, prepared.path, sketches, folder)
@@ -238,3 +244,15 @@ def evaluate_artifact(
         return facts
 
     return run_step(cast.settings.steps, "evaluate", evaluate_inputs(cast, prepared, artifact), build)
+
+
+def compare_judged(
+    cast: Cast, replies: list[dict[str, Any]], other: StepResult | None
+) -> dict[str, float] | None:
+    """How often the judge prefers these replies to those of another evaluation; None without its scores."""
+    from recaster.evaluation.chat_judge import compare_replies
+
+    former = read_json(other.path / "metrics.json").get("replies", []) if other else []
+    if not all("score" in row for row in [*replies, *former]):
+        return None
+    return compare_replies(replies, former, cast.recipe.evaluate)

@@ -63,6 +63,8 @@ METRICS = {
     "lemma_accuracy": "higher",
     "spearman": "higher",
     "coverage": "higher",
+    "leak_resistance": "higher",
+    "leak_resistance_unfiltered": "higher",
 }
 """Every metric that a gate can name, and which direction is better."""
 

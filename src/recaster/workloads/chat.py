@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recaster.core.files import read_json, write_json
-from recaster.data.chat_shards import SPLITS, last_reply, read_held_out, write_about, write_chat_shard
+from recaster.data.chat_shards import SPLITS, read_held_out, write_about, write_chat_shard
 from recaster.data.marked_rows import SuccessorRows
 from recaster.data.token_shards import read_token_shard
 from recaster.models.causal_models import CausalModel, build_causal_model, open_causal_model
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from recaster.recipe.schema import Recipe
     from recaster.workloads.protocol import MetricFunction
 
-_SAMPLE_ROWS = 16
-"""Replies that are written together."""
 _TOKENIZER = "tokenizer"
 """Folder of the prepared data with the tokenizer's files, of a model without a base."""
 
@@ -190,37 +188,23 @@ class Chat:
         return True
 
     def write_samples(self, artifact: Path, prepared: Path, recipe: Recipe) -> dict[str, Any]:
-        """The likeliest replies in place of the last ones of held-out conversations, and how they read."""
-        from tokenizers import Tokenizer
-
-        from recaster.evaluation.chat_report import measure_replies
-        from recaster.models.replies import write_replies
+        """The likeliest replies to held-out conversations, and to people who ask for a secret."""
+        from recaster.evaluation.chat_samples import ReplyWriter, continue_conversations, probe_leaks
 
         held = read_held_out(prepared, "test", artifact)
-        shard = held.shard
-        rows = np.unique(np.linspace(0, len(shard.labels) - 1, recipe.evaluate.samples).astype(int)).tolist()
-        prompts, references = zip(*(last_reply(shard, row) for row in rows), strict=True)
-        network, replies = open_causal_model(artifact), []
-        for start in range(0, len(rows), _SAMPLE_ROWS):
-            replies += write_replies(
-                network,
-                prompts[start : start + _SAMPLE_ROWS],
-                padding=held.padding,
-                stop=held.stop,
-                longest=recipe.data.chat.max_reply_tokens,  # type: ignore[union-attr] # `kind` says it is there
-            )
-        read = Tokenizer.from_file(str(artifact / "tokenizer.json")).decode
-        texts = [read(reply).strip() for reply in replies]
-        table = [
-            {
-                "id": shard.ids[row],
-                "context": read(prompt)[-600:],
-                "wanted": read(wanted).strip(),
-                "reply": text,
-            }
-            for row, prompt, wanted, text in zip(rows, prompts, references, texts, strict=True)
-        ]
-        return {"replies": table, "reply_quality": measure_replies(texts)}
+        longest = recipe.data.chat.max_reply_tokens  # type: ignore[union-attr] # `kind` says it is there
+        writer = ReplyWriter(artifact, held, longest=longest)
+        written = continue_conversations(writer, held, recipe.evaluate.samples)
+        return {**written, **probe_leaks(writer, recipe)}
+
+    def judge(
+        self, judge: Path, tables: dict[str, Any], prepared: Path, recipe: Recipe, *, trust: bool
+    ) -> dict[str, float]:
+        """How much each reply belongs to its conversation, to the language model in the folder `judge`."""
+        from recaster.evaluation.chat_samples import judge_replies
+
+        found = judge_replies(judge, tables["replies"], prepared, "test")
+        return found.measure_trust(recipe.evaluate.seed) if trust else {}
 
 
 def _train_tokenizer(recipe: Recipe, records: Sequence[PackedRecord], folder: Path) -> None:
