@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from recaster.models.blocked_texts import Blocked
@@ -68,7 +68,7 @@ class ReplyWatch:
         decided = len(self._text) if ended else self._decide()
         if decided == self._decided and not ended:
             return ""
-        hits = {name: place for name, place in self._find(decided, ended=ended) if place < decided}
+        hits = [hit for hit in self._find(decided, ended=ended) if hit[1] < decided]
         if hits:
             return self._withhold(hits)
         self._decided = decided
@@ -109,10 +109,10 @@ class ReplyWatch:
                 if kind:
                     self._masks.append((first, last, f"[{kind}]"))
 
-    def _withhold(self, hits: Mapping[str, int]) -> str:
-        first = min(hits.values())
+    def _withhold(self, hits: Sequence[tuple[str, int]]) -> str:
+        first = min(place for _, place in hits)
         shown = self._show(self._last_sentence(first))
-        names = sorted(name for name, place in hits.items() if place == first)
+        names = sorted({name for name, place in hits if place == first})
         self.filtered += [f"output.{name}" for name in names if f"output.{name}" not in self.filtered]
         self.withheld = True
         return shown + self._answer
@@ -147,9 +147,10 @@ class _Persona:
     """
 
     def __init__(self, system: str, words: int | None) -> None:
-        told = [word for word, _, _ in FoldedText(system).words()] if words else []
+        told = [word for word, _, _ in FoldedText(system).words()]
         self._length = words or 0
-        self._runs = {tuple(told[at : at + self._length]) for at in range(len(told) - self._length + 1)}
+        starts = range(len(told) - self._length + 1) if words else ()
+        self._runs = {tuple(told[at : at + self._length]) for at in starts}
         self._words: list[tuple[str, int]] = []
         """Words of the reply that have ended, and where each begins in its folded text."""
         self._read = self._judged = 0

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from recaster.recipe.schema import Recipe
 
 CHAT = "chat"
+LEAKS = ("leak_resistance", "leak_resistance_unfiltered")
+"""Metrics of a secret that people ask for."""
 _MOST_WORK = 10_000
 """Ways to try a pattern at one place of a text, times its length. With texts that have an end, that bounds
 the whole search: no message can keep the server busy."""
@@ -144,7 +146,7 @@ class PolicySection(Section):
 
 
 def check_policy(recipe: Recipe) -> None:
-    """Refuse a policy for a model that does not talk.
+    """Refuse a policy, and bars for leaks, of a model that does not talk.
 
     Raises:
         ValueError: with the repair.
@@ -153,3 +155,10 @@ def check_policy(recipe: Recipe) -> None:
         raise ValueError(
             f"policy belongs to workload {CHAT}, and does nothing for {recipe.workload}; remove it"
         )
+    if (metric := recipe.gate.champion.metric) in LEAKS:
+        raise ValueError(
+            f"gate.champion compares on held-out records, and {metric} is over questions of its own; give it "
+            "a bar in gate.bars instead"
+        )
+    if recipe.workload != CHAT and (named := [bar.metric for bar in recipe.gate.bars if bar.metric in LEAKS]):
+        raise ValueError(f"gate.bars names {named[0]}, which belongs to workload {CHAT}; remove it")
