@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recaster.core.seeds import derive_seed
 from recaster.data.marked_rows import SuccessorRows
@@ -60,25 +61,26 @@ class Judge:
     def score(self, replies: Sequence[str]) -> list[float]:
         """The score of a reply to each of the conversations."""
         tokens = [self._tokenizer.encode_plain(reply.strip()) for reply in replies]
-        told = self._foresee(self._contexts, tokens)
-        bare = self._foresee([self._opening] * len(tokens), tokens)
-        return [
-            float(within - without) - repetition(reply) if reply.strip() and own else EMPTY
-            for within, without, own, reply in zip(told, bare, tokens, replies, strict=True)
-        ]
+        spoken = [place for place, own in enumerate(tokens) if own]
+        told = [tokens[place] for place in spoken]
+        within = self._foresee([self._contexts[place] for place in spoken], told)
+        without = self._foresee([self._opening] * len(told), told)
+        scores = [EMPTY] * len(tokens)
+        for place, gain in zip(spoken, (within - without).tolist(), strict=True):
+            scores[place] = gain - repetition(replies[place])
+        return scores
 
-    def _foresee(self, contexts: Sequence[list[int]], replies: Sequence[list[int]]) -> Any:
-        """Mean log probability of each reply's tokens, `(replies,)`, in nats."""
+    def _foresee(self, contexts: Sequence[list[int]], replies: Sequence[list[int]]) -> NDArray[np.float64]:
+        """Mean log probability of each reply's tokens, `(replies,)`, in nats; no reply is empty."""
         counts = np.array([len(reply) for reply in replies], dtype=np.int64)
         rows = [
-            [*before[:-1], *(~token for token in (before[-1], *reply[:-1])), reply[-1]] if reply else before
+            [*before[:-1], *(~token for token in (before[-1], *reply[:-1])), reply[-1]]
             for before, reply in zip(contexts, replies, strict=True)
         ]
         data = SuccessorRows(
             make_token_shard(rows, labels=counts, ids=[""] * len(rows)), padding=self._tokenizer.padding
         )
-        nats = score_tokens(self._model, data.lengths, partial(data.batch, seed=None))[:, 0]
-        return -nats / np.maximum(counts, 1)
+        return -score_tokens(self._model, data.lengths, partial(data.batch, seed=None))[:, 0] / counts
 
     def measure_trust(self, seed: int) -> dict[str, float]:
         """How often people's own reply is preferred to one that is known to be worse; a tie is half.

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 _MAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 """Begins where a word does: tried from each letter, a word of a megabyte would take hours."""
 _DIGITS = re.compile(
-    r"(?<![\w.])(?!\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d+\.\d+\b(?!\.))[+(]?\d[\d ().-]{5,22}\d(?![\w.]?\d)"
+    r"(?<![\w.])(?!\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d+\.\d+\b(?!\.))[+(]?\d(?:[\d ()-]|\.(?=\d)){5,22}\d"
+    r"(?![\w.]?\d)"
 )
-"""A run of digits in the groups that people write; no date, no decimal number."""
+"""A run of digits in the groups that people write; no date, no decimal number, and not over a full stop."""
 _CARD_DIGITS, _PHONE_DIGITS = range(13, 20), range(9, 16)
 """ISO/IEC 7812 and E.164; shorter local phone numbers are not told from other numbers."""
 NUMBER_CHARACTERS = 32

@@ -139,7 +139,7 @@ class Chat:
         from recaster.exporting.open_folder import write_adapter_folder, write_open_folder
 
         shape = recipe.data.chat.model_dump()  # type: ignore[union-attr] # `kind` says it is there
-        preprocessing = {"kind": self.kind, **shape, **write_policy(recipe, folder)}
+        preprocessing = {"kind": self.kind, **shape, **write_policy(recipe.policy, folder)}
         trained = load_trained(self, plan, weights)
         apart = stays_apart(trained)
         model = trained if apart else merge_beside_adapter(trained, plan, folder, preprocessing=preprocessing)
