@@ -32,6 +32,7 @@ from recaster.exporting.card_texts import (
 from recaster.exporting.chat_card import describe_judge, describe_leaks, describe_policy
 from recaster.recipe.adversary import GENERATION
 from recaster.recipe.evaluation import FACES
+from recaster.recipe.policy import LEAKS
 from recaster.recipe.schema import Recipe
 
 CARD, LICENCE = "README.md", "LICENSE"
@@ -242,10 +243,11 @@ def _measured(recipe: Recipe, facts: CardFacts) -> list[str]:
         f"| {row['label']} | {row['rows']} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} |"
         for row in facts.classes
     ]
+    counted = "accuracy and leak resistance" if LEAKS[0] in facts.metrics else "accuracy"
     lines = [
         f"## Metrics on {facts.rows:,} held-out {UNITS.get(recipe.workload, 'records')}",
         "",
-        f"Intervals are of {confidence}: Wilson's for accuracy, the bootstrap's for the rest."
+        f"Intervals are of {confidence}: Wilson's for {counted}, the bootstrap's for the rest."
         + _views(recipe),
         "",
         "| metric | value | low | high |",
