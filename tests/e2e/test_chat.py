@@ -187,9 +187,10 @@ def guarded(folder: Path, tmp_path: Path) -> Path:
     """The same artifact with a policy, as an export writes it."""
     out = tmp_path / "guarded"
     shutil.copytree(folder, out)
-    told = write_policy(PolicySection.model_validate(_POLICY), out)
+    policy = PolicySection.model_validate(_POLICY)
+    write_policy(policy, out)
     described = json.loads((out / "preprocessing.json").read_text())
-    (out / "preprocessing.json").write_text(json.dumps({**described, **told}))
+    (out / "preprocessing.json").write_text(json.dumps({**described, "policy": policy.model_dump()}))
     return out
 
 

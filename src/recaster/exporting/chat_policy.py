@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from recaster.exporting.adapter_form import ADAPTER
 from recaster.exporting.modeling_source import compose_source
 
 if TYPE_CHECKING:
@@ -13,15 +14,13 @@ if TYPE_CHECKING:
 SOURCE = "policy.py"
 
 
-def write_policy(policy: PolicySection | None, folder: Path) -> dict[str, Any]:
-    """Write the code that keeps a policy into `folder`, if one is declared.
-
-    Returns:
-        What preprocessing.json says of it.
-    """
+def write_policy(policy: PolicySection | None, folder: Path) -> None:
+    """Write the code that keeps a policy into `folder`, and into the adapter within, if one is declared."""
     from recaster.models import reply_policy
 
     if policy is None:
-        return {}
-    (folder / SOURCE).write_text(compose_source(Path(reply_policy.__file__)), encoding="utf-8")
-    return {"policy": policy.model_dump()}
+        return
+    source = compose_source(Path(reply_policy.__file__))
+    for place in (folder, folder / ADAPTER):
+        if place.exists():
+            (place / SOURCE).write_text(source, encoding="utf-8")

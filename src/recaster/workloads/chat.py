@@ -139,7 +139,9 @@ class Chat:
         from recaster.exporting.open_folder import write_adapter_folder, write_open_folder
 
         shape = recipe.data.chat.model_dump()  # type: ignore[union-attr] # `kind` says it is there
-        preprocessing = {"kind": self.kind, **shape, **write_policy(recipe.policy, folder)}
+        preprocessing = {"kind": self.kind, **shape}
+        if recipe.policy:
+            preprocessing["policy"] = recipe.policy.model_dump()
         trained = load_trained(self, plan, weights)
         apart = stays_apart(trained)
         model = trained if apart else merge_beside_adapter(trained, plan, folder, preprocessing=preprocessing)
@@ -151,6 +153,7 @@ class Chat:
         else:
             write_open_folder(folder, network=model.network, tokenizer=tokenizer)
         write_json(folder / "preprocessing.json", preprocessing)
+        write_policy(recipe.policy, folder)
 
     def predict(
         self, artifact: Path, prepared: Path, split: str
