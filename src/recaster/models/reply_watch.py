@@ -51,6 +51,9 @@ class ReplyWatch:
         self._passed = [0, 0]
         """Where the search for mail and for numbers goes on."""
         self._masks: list[tuple[int, int, str]] = []
+        self._ends: list[int] = []
+        """Where sentences end, up to `_searched`, that were not shown yet."""
+        self._searched = 0
 
     def feed(self, piece: str) -> str:
         """What may be read on once `piece` is written too."""
@@ -119,8 +122,12 @@ class ReplyWatch:
 
     def _last_sentence(self, end: int) -> int:
         """Where the last sentence ends that is over at `end`, no number or address in two parts."""
-        ends = [found.end() for found in _SENTENCE_END.finditer(self._text, self._shown, end)]
-        whole = [place for place in ends if not any(first < place < last for first, last, _ in self._masks)]
+        found = _SENTENCE_END.finditer(self._text, self._searched, end)
+        self._ends = [place for place in self._ends if place > self._shown] + [one.end() for one in found]
+        self._searched = end
+        whole = [
+            place for place in self._ends if not any(first < place < last for first, last, _ in self._masks)
+        ]
         return whole[-1] if whole else self._shown
 
     def _show(self, end: int) -> str:
