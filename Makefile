@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 TORCH := $(shell grep '^torch==' constraints.txt)
 .DEFAULT_GOAL := help
-.PHONY: help run test test-campaign check format reference fetch-models ui up down bench-overhead contract-table kill-campaign bench-launchers bench-communication bench-engine bench-engine-gpu bench-preflight bench-customization bench-vision bench-images bench-language-quality clean
+.PHONY: help run test test-campaign check format reference fetch-models ui up down bench-overhead contract-table kill-campaign bench-launchers bench-communication bench-engine bench-engine-gpu bench-preflight bench-customization bench-vision bench-images bench-language bench-language-quality clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -91,6 +91,8 @@ bench-vision: $(VENV)/.installed ## vision workloads on public data in RECASTER_
 	.venv-gensim/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/gensim-requirements.txt -c constraints.txt
 	touch $@
 
+bench-language: $(VENV)/.installed ## the input path of texts, padding; data in RECASTER_TEST_DATA (about 5 minutes)
+	$(PY) -m benchmarks.language
 bench-language-quality: $(VENV)/.installed .venv-gensim/.installed ## language workloads on public data in RECASTER_TEST_DATA, word vectors beside gensim (some hours; resumes)
 	GENSIM_PYTHON=.venv-gensim/bin/python $(PY) -m benchmarks.language_quality
 

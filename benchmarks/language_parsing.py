@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.public_data import make_project
+from benchmarks.quality import headline
 from benchmarks.record import target
 from recaster import pipeline
 from recaster.core.files import read_json
@@ -19,7 +20,7 @@ from recaster.models.sentence_parser import strip_annotation
 from recaster.training.journal import read_journal
 from recaster.workloads.dependency_parsing import open_parser
 
-WANTED = {"ewt-minilm": 0.87, "ewt-bilstm": 0.82}
+WANTED = {"ewt-bilstm": 0.82, "ewt-minilm": 0.87}
 """Labelled attachment on the test split's own words."""
 
 
@@ -30,7 +31,8 @@ def run(work: Path) -> list[dict[str, Any]]:
 
 
 def _measure(project: Path, name: str) -> dict[str, Any]:
-    cast = pipeline.open_cast(project / "recipes" / "dependency-parsing" / f"{name}.yaml")
+    path = project / "recipes" / "dependency-parsing" / f"{name}.yaml"
+    cast = pipeline.open_cast(path, ("distributed.threads_per_rank=1",))
     trained = pipeline.run_to(cast, "train", SilentReporter())
     evaluated = pipeline.run_to(cast, "evaluate", SilentReporter())
     artifact = pipeline.run_to(cast, "export", SilentReporter()).path
@@ -40,7 +42,9 @@ def _measure(project: Path, name: str) -> dict[str, Any]:
     return {
         "workload": "dependency-parsing",
         "recipe": name,
-        "data": "UD English-EWT 2.15, its own test split, gold words",
+        "threads": cast.recipe.distributed.threads_per_rank,
+        "data": "UD English-EWT 2.15, test, gold words",
+        **headline("LAS", evaluated.facts["metrics"]["las"]),
         "sentences": evaluated.facts["rows"],
         **{metric: _rounded(entry) for metric, entry in evaluated.facts["metrics"].items()},
         "raw_text": {kind: round(score, 4) for kind, score in told["raw_text"].items()},

@@ -69,3 +69,8 @@ class Suite:
 
     def _module(self, task: str) -> Any:
         return importlib.import_module(f"benchmarks.{self.prefix}_{task}")
+
+
+def headline(metric: str, entry: dict[str, float]) -> dict[str, Any]:
+    """The figure that a row is known by, for a table over all tasks."""
+    return {"metric": metric, **{name: round(entry[name], 4) for name in ("value", "low", "high")}}

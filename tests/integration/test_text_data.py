@@ -88,3 +88,15 @@ def test_truncation_and_copies_are_counted(project: Path) -> None:
     assert np.load(prepared.path / "train.offsets.npy")[-1] == len(
         np.load(prepared.path / "train.tokens.npy")
     )
+
+
+def test_a_label_that_words_speak_against_is_flagged(project: Path) -> None:
+    rows = [*_GOOD, ("music", "will it rain tomorrow at night")]
+    (project / "texts.jsonl").write_text("".join(json.dumps({"label": a, "text": b}) + "\n" for a, b in rows))
+    found = pipeline.run_to(_cast(project, "texts.jsonl"), "validate", SilentReporter())
+    (flagged,) = [json.loads(line) for line in (found.path / "flagged.jsonl").read_text().splitlines()]
+    assert flagged["likelier_label"] == "weather" and "line 121" in flagged["where"]
+    assert (
+        found.facts["accepted"] == len(rows)
+        and "words speak against | 1 |" in (found.path / "report.md").read_text()
+    )

@@ -21,7 +21,7 @@ import pandas as pd
 
 from recaster.core.errors import ContractError
 from recaster.core.files import write_bytes, write_json
-from recaster.data.labels import pattern, split_labels
+from recaster.data.labels import known_labels, pattern, split_labels
 from recaster.data.packed import read_groups
 from recaster.recipe.data import ContractSection, DataSection
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
 
 ACCEPTED = "accepted.npy"
-QUARANTINE = "quarantine.jsonl"
+QUARANTINE, FLAGGED = "quarantine.jsonl", "flagged.jsonl"
 REPORT = "report.md"
 _SHOWN = 5
 _COMMON = ("id", "label", "split", "where", "problem")
@@ -85,7 +85,7 @@ def common_rules(data: DataSection) -> list[RowRule]:
         rules += [
             RowRule.of(gxe.ExpectColumnValuesToNotBeNull(column="label"), "has no label"),
             RowRule.of(
-                gxe.ExpectColumnValuesToBeInSet(column="label", value_set=data.labels),
+                gxe.ExpectColumnValuesToBeInSet(column="label", value_set=known_labels(data)),
                 "has a label outside the recipe's data.labels",
             ),
         ]
@@ -129,7 +129,9 @@ def check_contract(
     }
     quarantined = facts[facts["row"].isin(reasons)]
     accepted = facts[~facts["row"].isin(reasons)]
-    _write_quarantine(quarantined, reasons, folder)
+    _write_records(quarantined, reasons, folder / QUARANTINE)
+    doubts = {row: kept for row, found in breaches.items() if (kept := [r for r in found if r in counted])}
+    _write_records(accepted[accepted["row"].isin(doubts)], doubts, folder / FLAGGED)
     np.save(folder / ACCEPTED, accepted["row"].to_numpy(np.int64))
     # Records with several labels have them in a column of their own.
     found = accepted["labels"].explode() if "labels" in accepted else accepted["label"]
@@ -189,7 +191,8 @@ def _write_validation(result: dict[str, Any], folder: Path) -> None:
     write_json(folder / "validation.json", json.loads(text, parse_constant=lambda _: None))
 
 
-def _write_quarantine(quarantined: pd.DataFrame, reasons: dict[int, list[str]], folder: Path) -> None:
+def _write_records(records: pd.DataFrame, reasons: dict[int, list[str]], path: Path) -> None:
+    """One JSON line a record, with what it breaks; of texts also the label that is likelier."""
     lines = [
         json.dumps(
             {
@@ -199,11 +202,12 @@ def _write_quarantine(quarantined: pd.DataFrame, reasons: dict[int, list[str]], 
                 "row": record["row"],
                 "reasons": reasons[record["row"]],
                 "problem": record["problem"],
+                **({"likelier_label": likelier} if (likelier := record.get("likelier_label")) else {}),
             }
         )
-        for record in quarantined.to_dict("records")
+        for record in records.to_dict("records")
     ]
-    write_bytes(folder / QUARANTINE, "".join(line + "\n" for line in lines).encode())
+    write_bytes(path, "".join(line + "\n" for line in lines).encode())
 
 
 def _find_failures(
@@ -276,7 +280,8 @@ def _render_report(
             f"| {rule.meaning} | `{rule.expectation.expectation_type}` on `{rule.column}` | {broken} |"
         )
     if summary["flagged"]:
-        lines += ["", "| a record is counted here, and accepted, when it … | records |", "|---|---:|"]
+        lines += ["", f"| a record is counted here (and in {FLAGGED}), and accepted, when it … | records |"]
+        lines.append("|---|---:|")
     lines += [f"| {meaning} | {count} |" for meaning, count in summary["flagged"].items()]
     if summary["rows_per_label"]:
         lines += ["", "| label | records |", "|---|---:|"]

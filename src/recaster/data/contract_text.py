@@ -25,6 +25,18 @@ def describe_text(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def likelier_label_rule() -> RowRule:
+    """Texts whose words are those of another label are counted, for people to look at."""
+    import great_expectations.expectations as gxe
+
+    return RowRule(
+        expectation=gxe.ExpectColumnValuesToBeInSet(column="likelier_label", value_set=[""]),
+        column="likelier_label",
+        meaning="has a label that its words speak against",
+        only_counted=True,
+    )
+
+
 def text_rules(data: DataSection, contract: ContractSection) -> list[RowRule]:
     """Readable, labelled, unique, not blank, not endless; personal data by the recipe's policy."""
     import great_expectations.expectations as gxe

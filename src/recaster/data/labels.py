@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from recaster.core.targets import OUT_OF_SCOPE
 from recaster.recipe.data import SEPARATOR, DataSection
 
 
@@ -23,8 +24,13 @@ def to_text(value: object) -> str | None:
 
 
 def number_labels(told: Sequence[str | None], data: DataSection) -> NDArray[np.int64]:
-    """The targets of accepted records: `(rows,)`, or `(rows, classes)` where they may have several."""
+    """The targets of accepted records: `(rows,)`, or `(rows, classes)` where they may have several.
+
+    Records of data.out_of_scope have `OUT_OF_SCOPE`.
+    """
     numbers = {label: number for number, label in enumerate(data.labels)}
+    if data.out_of_scope:
+        numbers[data.out_of_scope] = OUT_OF_SCOPE
     if not data.several_labels:
         return np.array([numbers[label or ""] for label in told], dtype=np.int64)
     targets = np.zeros((len(told), len(numbers)), dtype=np.int64)
@@ -32,6 +38,11 @@ def number_labels(told: Sequence[str | None], data: DataSection) -> NDArray[np.i
         for label in split_labels(text):
             targets[row, numbers[label]] = 1
     return targets
+
+
+def known_labels(data: DataSection) -> list[str]:
+    """What a record's one label may be."""
+    return [*data.labels, *([data.out_of_scope] if data.out_of_scope else [])]
 
 
 def split_labels(text: str | None) -> list[str]:
@@ -59,10 +70,10 @@ def find_rarest(targets: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def count_labels(targets: NDArray[np.int64]) -> dict[int, int]:
-    """Records of each label that occurs, by its number."""
+    """Records of each label that occurs, by its number; those out of scope have none."""
     if targets.ndim == 2:
         return {number: int(count) for number, count in enumerate(targets.sum(0).tolist()) if count}
-    numbers, counts = np.unique(targets, return_counts=True)
+    numbers, counts = np.unique(targets[targets != OUT_OF_SCOPE], return_counts=True)
     return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
 
 

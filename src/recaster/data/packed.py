@@ -113,6 +113,11 @@ def read_groups(folder: Path) -> Iterator[pa.RecordBatch]:
         yield from file.iter_batches(batch_size=_ROWS_PER_GROUP)
 
 
+def read_texts(folder: Path) -> list[str]:
+    """The text of each record, good or bad, in order; empty where there is none."""
+    return [text or "" for batch in read_groups(folder) for text in batch.column("text").to_pylist()]
+
+
 def read_accepted(folder: Path, rows: NDArray[np.int64]) -> list[PackedRecord]:
     """The records at row numbers `rows` (ascending), for data sets whose records fit in memory."""
     wanted, first = set(rows.tolist()), 0

@@ -52,7 +52,7 @@ Reader = Callable[[Path], Iterator[RawRecord] | None]
 _FORMS = {
     "image": "an image folder (label/name.png), a .zip of one, a .jsonl or a .csv file (of pixels or paths)",
     "boxes": "a COCO .json, a VOC folder or its ImageSets/Main/NAME.txt, a YOLO folder, or a .jsonl file",
-    "text": "a .jsonl, .csv, .tsv or .txt file (LABEL text)",
+    "text": "a .jsonl, .json, .csv, .tsv or .txt file (LABEL text)",
     "chat": "a .jsonl or .jsonl.gz file of messages or turns",
     "words": "a .txt, .jsonl, .csv or .tsv file, one of these as .gz, or a folder of them",
     "corpus": "a .txt, .jsonl, .csv or .tsv file, one of these as .gz, or a folder of them",
@@ -89,7 +89,16 @@ def _sources(data: DataSection) -> list[tuple[str, str]]:
     return [("", data.source), *((split, source) for split, source in published.items() if source)]
 
 
+def _split_parts(source: str) -> tuple[str, tuple[str, ...]]:
+    """A source without the names of the parts that are taken of it, and these."""
+    address, _, parts = source.rpartition("parts=")
+    if not address.endswith(("#", "&")):
+        return source, ()
+    return address[:-1], tuple(parts.split(","))
+
+
 def _hash(source: str, data: DataSection, settings: Settings) -> str:
+    source, _ = _split_parts(source)
     if source in _BUILTIN:
         return hash_file(_BUILTIN[source][1]())
     if remote.is_remote(source):
@@ -115,8 +124,16 @@ def _read(source: str, data: DataSection, settings: Settings, subset: Subset | N
             value=f"{source} with section data.{data.kind}",
             repair=f"replace data.{data.kind} by data.{kind}, or name another source",
         )
-    path = _locate(source, data, settings)
-    found = _read_path(path, data, subset)
+    address, parts = _split_parts(source)
+    path = _locate(address, data, settings)
+    if parts and not (data.text and path.suffix == ".json"):
+        raise DataError(
+            "Parts are taken of a .json file with texts under several names alone.",
+            where="recipe key data.source",
+            value=source,
+            repair=f"name the whole source: {address}",
+        )
+    found = _read_path(path, data, subset, parts)
     if found is None:
         raise DataError(
             "The data source is of no known kind.",
@@ -127,7 +144,9 @@ def _read(source: str, data: DataSection, settings: Settings, subset: Subset | N
     return found
 
 
-def _read_path(path: Path, data: DataSection, subset: Subset | None) -> Iterator[RawRecord] | None:
+def _read_path(
+    path: Path, data: DataSection, subset: Subset | None, parts: tuple[str, ...]
+) -> Iterator[RawRecord] | None:
     if data.image:
         return image_sources.read_images(path, data.image, subset)
     if data.boxes:
@@ -138,8 +157,10 @@ def _read_path(path: Path, data: DataSection, subset: Subset | None) -> Iterator
         read = partial(pair_sources.read_pairs, shape=data.pairs)
     elif data.trees:
         read = tree_sources.read_trees
+    elif data.text:
+        read = partial(text_sources.read_texts, parts=parts)
     else:
-        read = text_sources.read_texts if data.text else chat_sources.read_chats
+        read = chat_sources.read_chats
     if (found := read(path)) is None:
         return None
     return thin(lambda: read(path) or iter(()), subset) if subset else found

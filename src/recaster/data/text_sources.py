@@ -3,6 +3,7 @@
 {"id": "a7", "label": "praise", "text": "a stirring film"}     a line of a JSON lines file
 id,label,text                                                  the header of a CSV file (TSV: tabs)
 praise a stirring film                                         a line of a .txt file: LABEL text
+{"train": [["a stirring film", "praise"], …], "test": …}       a .json file, of which parts are taken by name
 
 The first two may name a `group`, such as a source, whose texts are measured apart too.
 """
@@ -25,13 +26,19 @@ from recaster.data.records import RawRecord
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
-def read_texts(path: Path) -> Iterator[RawRecord] | None:
-    """The texts of the file at `path` in its order; None when it is of no known kind. `.gz` is unpacked."""
+def read_texts(path: Path, *, parts: Sequence[str] = ()) -> Iterator[RawRecord] | None:
+    """The texts of the file at `path` in its order; None when it is of no known kind. `.gz` is unpacked.
+
+    Args:
+        parts: of a .json file the names whose texts are taken; all where none is named.
+    """
     kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
     if kind == ".jsonl":
         return _read_json_lines(path)
     if kind == ".txt":
         return _read_labelled_lines(path)
+    if kind == ".json":
+        return _read_json_parts(path, parts)
     return _read_table(path, SEPARATORS[kind]) if kind in SEPARATORS else None
 
 
@@ -74,6 +81,42 @@ def _read_json_lines(path: Path) -> Iterator[RawRecord]:
             group=str(row.get("group") or ""),
             problem=problem or wrong,
         )
+
+
+def _read_json_parts(path: Path, parts: Sequence[str]) -> Iterator[RawRecord]:
+    """Texts of an object of lists; of each text a pair, or an object with `text` and `label`."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        told, problem = parse_object(file.read().decode("utf-8-sig", errors="replace"))
+    lacking = [name for name in parts or told if not isinstance(told.get(name), list)]
+    if problem or lacking:
+        raise DataError(
+            "The file is no object of lists of texts." if problem else "The file lacks a part.",
+            where=str(path),
+            value=problem or lacking[0],
+            repair=f"name some of its parts: {', '.join(told)}" if told else "correct it",
+        )
+    for name in parts or told:
+        for number, entry in enumerate(told[name]):
+            yield _read_entry(entry, name=f"{name}:{number}", where=f"{path}, {name}[{number}]")
+
+
+def _read_entry(entry: Any, *, name: str, where: str) -> RawRecord:
+    row = entry if isinstance(entry, dict) else {}
+    if isinstance(entry, list) and len(entry) == 2:
+        row = dict(zip(("text", "label"), entry, strict=True))
+    text = row.get("text")
+    if isinstance(text, str):
+        problem = "not UTF-8" if "\ufffd" in text else ""
+    else:
+        text, problem = None, f"text is {type(text).__name__}, wanted a string"
+    return RawRecord(
+        id=str(row.get("id") or name),
+        label=to_text(row.get("label")),
+        where=where,
+        text=text,
+        group=str(row.get("group") or ""),
+        problem=problem,
+    )
 
 
 def parse_object(line: str) -> tuple[dict[str, Any], str]:

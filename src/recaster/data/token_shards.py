@@ -46,6 +46,15 @@ class TokenShard:
         return filled
 
 
+def take_rows(shard: TokenShard, rows: NDArray[np.int64]) -> TokenShard:
+    """Those `rows` of a split, in memory."""
+    return make_token_shard(
+        [shard.tokens[shard.offsets[row] : shard.offsets[row + 1]].tolist() for row in rows.tolist()],
+        labels=shard.labels[rows],
+        ids=[shard.ids[row] for row in rows.tolist()],
+    )
+
+
 class TokenRows:
     """A split's rows of unequal length as training asks for them; a workload adds `batch`."""
 

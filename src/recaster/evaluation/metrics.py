@@ -3,12 +3,16 @@
 Those of classification take probabilities `(rows, classes)` that sum to 1 a row, and targets `(rows,)`,
 class numbers; or, of records with several labels, each label's own probability and targets
 `(rows, classes)`, 1 for the labels that a row has. From one half on a label counts as told.
+
+Of data with `out_of_scope` predictions and targets are those of `evaluation.scope`; metrics that are not
+about that look at the rows alone that have a label.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from statistics import NormalDist
 from typing import Any
 
@@ -16,13 +20,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recaster.core.seeds import derive_seed
+from recaster.core.targets import OUT_OF_SCOPE
+from recaster.evaluation.scope import SCOPE_METRICS, in_scope
 from recaster.recipe.evaluation import EvaluateSection
 from recaster.recipe.label_rules import LEAST_CLASSES, OF_SEVERAL_LABELS
 
 _SMALLEST = 1e-12
 TOLD = 0.5
 """The probability from which on one of several labels counts as told."""
-_PROPORTIONS = {"accuracy", "top5_accuracy", "sample_precision", "sample_recall", "copied_fraction"}
+_PROPORTIONS = {
+    "accuracy",
+    "top5_accuracy",
+    "out_of_scope_recall",
+    "in_scope_rejected",
+    "accuracy_after_rejection",
+    "sample_precision",
+    "sample_recall",
+    "copied_fraction",
+}
 _CENTRED = {"frechet_distance"}
 """Those that repeated rows make larger: all draws lie above the value, so that only their spread tells."""
 Probabilities = NDArray[np.float64]
@@ -132,7 +147,7 @@ def confusion_matrix(probabilities: Probabilities, targets: Targets) -> NDArray[
 
 def classification_metrics(section: EvaluateSection) -> dict[str, MetricFunction]:
     """Every metric of classification by name."""
-    return {
+    found: dict[str, MetricFunction] = {
         "accuracy": accuracy,
         "macro_f1": macro_f1,
         "micro_f1": micro_f1,
@@ -141,6 +156,9 @@ def classification_metrics(section: EvaluateSection) -> dict[str, MetricFunction
         "calibration_error": lambda p, t: calibration_error(p, t, bins=section.calibration_bins),
         "predictive_entropy": predictive_entropy,
     }
+    if section.false_reject_rate is None:
+        return found
+    return {**{name: partial(in_scope, function) for name, function in found.items()}, **SCOPE_METRICS}
 
 
 def measure(
@@ -163,7 +181,8 @@ def measure(
             continue
         value = function(predictions, targets)
         if name in _PROPORTIONS:
-            low, high = wilson_interval(round(value * len(targets)), len(targets), section.confidence)
+            rows = _count_rows(name, targets)
+            low, high = wilson_interval(round(value * rows), rows, section.confidence)
         else:
             values = [function(predictions[rows], targets[rows]) for rows in draws]
             low, high = _interval(values, section.confidence)
@@ -172,6 +191,12 @@ def measure(
                 low, high = low + shift, high + shift
         measured[name] = {"value": value, "low": low, "high": high}
     return measured
+
+
+def _count_rows(name: str, targets: Targets) -> int:
+    """Of which a metric is a share."""
+    outside = int((targets == OUT_OF_SCOPE).sum()) if targets.ndim == 1 else 0
+    return outside if name == "out_of_scope_recall" else len(targets) - outside
 
 
 def _says_something(name: str, predictions: NDArray[np.float64], targets: Targets) -> bool:

@@ -83,6 +83,8 @@ class CardFacts:
     classes: list[dict[str, Any]]
     slices: list[dict[str, Any]]
     """Of `evaluation.slices`, those with metrics."""
+    baseline: dict[str, Any] | None
+    """A simple model of the same data: `model` in words, and its `metrics`."""
     judge: dict[str, Any] | None
     """Of a chat model: how its replies compare with its base's, and how far to trust who compares."""
     chain: list[Origin]
@@ -256,6 +258,12 @@ def _measured(recipe: Recipe, facts: CardFacts) -> list[str]:
     ]
     if classes:
         lines += ["", "| label | rows | precision | recall | f1 |", "|---|---:|---:|---:|---:|", *classes]
+    if facts.baseline:
+        told = ", ".join(
+            f"{name} {entry['value']:.4f} ({entry['low']:.4f} to {entry['high']:.4f})"
+            for name, entry in facts.baseline["metrics"].items()
+        )
+        lines += ["", f"For comparison, {facts.baseline['model']}: {told}."]
     if facts.slices:
         lines += ["", "| slice | rows | accuracy | low | high |", "|---|---:|---:|---:|---:|"]
         lines += [_slice_row(row) for row in facts.slices]
@@ -329,7 +337,12 @@ def _limits(recipe: Recipe) -> list[str]:
         )
     if recipe.data.labels:
         given = "any number" if recipe.data.several_labels else "one"
-        lines.append(f"It knows no other labels, and gives {given} of these to any input.")
+        lines.append(
+            f"It knows no other labels, and gives {given} of these to any input."
+            if recipe.data.out_of_scope is None
+            else f"It knows no other labels. An answer below `least_probability` in preprocessing.json is "
+            f"`{recipe.data.out_of_scope}`; whoever does not apply that gets one of these for any input."
+        )
     return lines
 
 

@@ -10,6 +10,7 @@ This file imports only the standard library: a copy of it travels with every exp
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 _CASES: dict[str, Callable[[str], str]] = {
     "keep": str,
@@ -19,6 +20,7 @@ _CASES: dict[str, Callable[[str], str]] = {
 }
 
 
+@lru_cache(maxsize=1 << 16)  # most words of a treebank occur many times
 def find_rule(form: str, lemma: str) -> str:
     """The shortest rule of ours by which `form` becomes `lemma`."""
     found = [rule for case in _CASES if (rule := _edit(form, lemma, case)) is not None]

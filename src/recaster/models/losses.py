@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recaster.core.targets import OUT_OF_SCOPE
+
 LossSum = Callable[[Tensor, Tensor], Tensor]
 """Loss summed over the targets of (logits `(rows, classes)`, targets), shape `()`. Targets are class numbers
 `(rows,)`; for cross-entropy and brier they may be the classes' shares `(rows, classes)`. Of texts the shapes
@@ -28,6 +30,9 @@ def build_loss(section: Mapping[str, Any], *, training: bool) -> LossSum:
     weights = None if told is None else torch.tensor(told)
     if name == "cross-entropy":
         smoothing = section["label_smoothing"] if training else 0.0
+        if (share := section.get("outlier_weight")) is not None:
+            share = share if training else 0.0
+            return partial(_with_outliers, weights=weights, smoothing=smoothing, share=share)
         return lambda logits, targets: F.cross_entropy(
             logits,
             targets,
@@ -98,6 +103,22 @@ def _weigh(of_rows: LossSum, logits: Tensor, targets: Tensor, *, weights: Tensor
         return each.sum()
     own = weights.to(logits)
     return (each * (targets @ own if targets.is_floating_point() else own[targets])).sum()
+
+
+def _with_outliers(
+    logits: Tensor, targets: Tensor, *, weights: Tensor | None, smoothing: float, share: float
+) -> Tensor:
+    """Cross entropy of rows with a label, and `share` times that of the others to equal probabilities."""
+    each = F.cross_entropy(
+        logits,
+        targets.clamp(min=0),
+        weight=_beside(weights, logits),
+        reduction="none",
+        label_smoothing=smoothing,
+    )
+    # Without a mask's indexing, for which a GPU would have to be waited.
+    even = -F.log_softmax(logits, 1).mean(1)
+    return torch.where(targets == OUT_OF_SCOPE, share * even, each).sum()
 
 
 def _focal(logits: Tensor, targets: Tensor, gamma: float) -> Tensor:

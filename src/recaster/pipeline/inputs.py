@@ -44,6 +44,7 @@ _CODE = {
         "data.contract_faces",
         "data.contract_images",
         "data.contract_text",
+        "data.label_noise",
         "data.contract_chat",
         "data.contract_pairs",
         "data.pair_sources",
@@ -218,10 +219,17 @@ def export_inputs(cast: Cast, trained: StepResult) -> dict[str, Any]:
     return {
         "weights": trained.facts["weights_sha256"],
         "trained": trained.ref,
-        "data": recipe.data.model_dump(include={"labels", recipe.data.kind}),
+        "data": recipe.data.model_dump(include={"labels", "out_of_scope", recipe.data.kind}),
         "policy": recipe.policy.model_dump() if recipe.policy else None,
         "evaluate": recipe.evaluate.model_dump(
-            include={"false_accept_rate", "flip", "shift_pixels", "beams", "length_penalty"}
+            include={
+                "false_accept_rate",
+                "false_reject_rate",
+                "flip",
+                "shift_pixels",
+                "beams",
+                "length_penalty",
+            }
         ),
         "code": code_of("export"),
     }
@@ -278,12 +286,13 @@ def _train_section(cast: Cast, prepared: StepResult) -> dict[str, Any]:
     """The recipe's, with the numbers that balanced class weights are for this training split."""
     recipe, section = cast.recipe, cast.recipe.train.model_dump()
     if section["loss"]["class_weights"] == "balanced":
-        told = read_json(prepared.path / "splits.json")
+        told, several = read_json(prepared.path / "splits.json"), recipe.data.several_labels
+        counts = {int(number): count for number, count in told["per_label"]["train"].items()}
         section["loss"]["class_weights"] = balance(
-            {int(number): count for number, count in told["per_label"]["train"].items()},
-            rows=told["rows"]["train"],
+            counts,
+            rows=told["rows"]["train"] if several else sum(counts.values()),
             classes=len(recipe.data.labels),
-            several=recipe.data.several_labels,
+            several=several,
         )
     return section
 

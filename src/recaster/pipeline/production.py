@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from recaster.recipe.trees import TreeShape
 
 _DESCRIBED = "preprocessing.json"
-_OF_ANSWERS = ("kind", "several_labels", "flip", "shift_pixels", "policy")
+_OF_ANSWERS = (
+    "kind",
+    "several_labels",
+    "out_of_scope",
+    "least_probability",
+    "flip",
+    "shift_pixels",
+    "policy",
+)
 """What that file says beside the shape of a record."""
 
 

@@ -135,7 +135,8 @@ class DataSection(Section):
     lines, CSV, TSV, or lines of `LABEL text`. A corpus, of words too: these with a column `text`, .txt
     files, or a folder of such. Pairs: JSON lines, CSV or TSV with a column for each language, or files with
     a line for each text, as `train.*`, where the star stands for a language. Trees: CoNLL-U, or a folder of
-    it."""
+    it. Of a .json file with texts under several names, `FILE.json#parts=train,oos_train` takes these, in an
+    address after the checksum: `#sha256=…&parts=…`."""
     published_splits: PublishedSplits = PublishedSplits()
     """Records of the others that equal one of these are left out of training."""
     subset: Subset | None = None
@@ -147,6 +148,9 @@ class DataSection(Section):
     model's card. Faces are not taken without."""
     labels: list[str] = Field(default_factory=list)
     """Every legal label, in the order of the model's outputs; none for data without labels."""
+    out_of_scope: str | None = Field(default=None, min_length=1)
+    """Of text-classification: the label of records to which none of `labels` applies. The model answers it to
+    texts of which it is less sure than of nearly all that have a label: evaluate.false_reject_rate."""
     several_labels: bool = False
     """Whether a record may have several labels or none: `cat|dog` in a table or a folder's name, a list in
     JSON. The model answers each label by itself; train.loss is binary-cross-entropy."""
@@ -176,6 +180,11 @@ class DataSection(Section):
     def _distinct(self) -> DataSection:
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"labels repeat: {self.labels}")
+        if self.out_of_scope in self.labels:
+            raise ValueError(
+                f"out_of_scope {self.out_of_scope!r} is among labels too; remove it from labels, or leave "
+                "out_of_scope out: it is a label like others then"
+            )
         if len(self.labels) == 1 and self.boxes is None and not self.several_labels:
             raise ValueError(f"one label, {self.labels[0]!r}, leaves nothing to tell apart")
         if self.several_labels and (odd := [label for label in self.labels if SEPARATOR in label]):

@@ -18,6 +18,7 @@ _PICTURES, _TEXTS, _TRANSLATION = "image-classification", "text-classification",
 _OWNERS = {
     "calibration_bins": (_PICTURES, _TEXTS),
     "false_accept_rate": (FACES,),
+    "false_reject_rate": (_TEXTS,),
     "flip": (FACES, _PICTURES),
     "shift_pixels": (_PICTURES,),
     "beams": (_TRANSLATION,),
@@ -42,6 +43,9 @@ class EvaluateSection(Section):
     false_accept_rate: Fraction = 0.01
     """Of face-recognition: share of the validation split's pairs of different people that may pass for one;
     the shipped threshold is the lowest that keeps it."""
+    false_reject_rate: Fraction | None = None
+    """Of data.out_of_scope: share of the validation split's texts with a label that may be taken for out of
+    scope; the shipped threshold is the highest probability of an answer that keeps it."""
     flip: bool = False
     """Of face-recognition: an embedding is the mean of the picture's and its mirror image's. Of
     image-classification: so are probabilities (test-time augmentation), also where the model is served."""

@@ -16,7 +16,12 @@ from recaster.recipe.customize import CustomizeSection
 from recaster.recipe.data import ContractSection, DataSection, SplitSection
 from recaster.recipe.distributed import DistributedSection
 from recaster.recipe.evaluation import FACES, EvaluateSection, check_evaluation
-from recaster.recipe.label_rules import check_class_weights, check_metrics, check_several_labels
+from recaster.recipe.label_rules import (
+    check_class_weights,
+    check_metrics,
+    check_out_of_scope,
+    check_several_labels,
+)
 from recaster.recipe.policy import PolicySection, check_policy
 from recaster.recipe.search import SearchSection
 from recaster.recipe.section import Section
@@ -33,6 +38,10 @@ METRICS = {
     "negative_log_likelihood": "lower",
     "calibration_error": "lower",
     "predictive_entropy": "lower",
+    "out_of_scope_auroc": "higher",
+    "out_of_scope_recall": "higher",
+    "in_scope_rejected": "lower",
+    "accuracy_after_rejection": "higher",
     "perplexity": "lower",
     "token_accuracy": "higher",
     "roc_auc": "higher",
@@ -282,6 +291,7 @@ class Recipe(Section):
         data, loss = self.data, self.train.loss
         check_several_labels(self.workload, data, loss, self.customize)
         check_class_weights(self.workload, data, loss)
+        check_out_of_scope(self)
         check_metrics((*(bar.metric for bar in self.gate.bars), self.gate.champion.metric), data)
         return self
 

@@ -197,6 +197,9 @@ class Loss(Section):
     """How much less an easy target counts; of focal."""
     weights: ParsingWeights = ParsingWeights()
     """Of dependency-parsing."""
+    outlier_weight: float | None = Field(default=None, ge=0)
+    """Of data.out_of_scope: how much its training texts count. They are learned as equally likely of each
+    label (outlier exposure, Hendrycks et al. 2019, who use 0.5); 0 leaves them out of the loss."""
     class_weights: Literal["balanced"] | list[float] | None = None
     """How much a row counts by its label: a number for each of data.labels, or balanced, the inverse of the
     label's share of the training split, 1 on average. Of binary-cross-entropy it weighs the label's presence

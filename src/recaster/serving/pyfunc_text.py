@@ -50,6 +50,7 @@ class TextClassifier(PythonModel):
         config: dict[str, Any] = json.loads((folder / "config.json").read_text())
         told = json.loads((folder / "preprocessing.json").read_text())
         longest, self.several = told["max_tokens"], told.get("several_labels", False)
+        self.outside, self.least = told.get("out_of_scope"), told.get("least_probability", 0.0)
         self.labels = _labels(config)
         self.answer = (_open_vectors if "arguments" in config else _open_network)(folder, config, longest)
 
@@ -72,7 +73,11 @@ class TextClassifier(PythonModel):
         return frame
 
     def _name(self, probabilities: NDArray[np.float64]) -> str:
-        """The likeliest label, or all that are likelier there than not."""
+        """The likeliest label, or all that are likelier there than not; of an unsure answer that for texts
+        out of scope.
+        """
+        if self.outside and probabilities.max() < self.least:
+            return str(self.outside)
         if not self.several:
             return self.labels[int(probabilities.argmax())]
         return _SEPARATOR.join(self.labels[number] for number in np.flatnonzero(probabilities >= _TOLD))

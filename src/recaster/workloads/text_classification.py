@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recaster.core.files import read_json, write_json
+from recaster.core.targets import OUT_OF_SCOPE
 from recaster.data.labels import count_labels, find_rarest, number_labels
 from recaster.data.slice_groups import read_slice_groups, write_slice_groups
-from recaster.data.token_shards import TokenRows, read_token_shard, write_token_shard
+from recaster.data.token_shards import TokenRows, TokenShard, read_token_shard, take_rows, write_token_shard
+from recaster.evaluation.scope import add_scope, check_scope, divide_scope, plot_scope
 from recaster.models import text_networks, vector_classifier
 from recaster.models.losses import LossSum, build_loss, count_correct, to_probabilities
 from recaster.models.open_models import OpenModel, TextClassifier, build_text_classifier
@@ -27,6 +29,7 @@ from recaster.models.word_vectors import (
     has_vectors,
     load_text_network,
 )
+from recaster.recipe.data import SEPARATOR
 from recaster.training.trainable import TrainingSet
 
 if TYPE_CHECKING:
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
     from recaster.workloads.protocol import MetricFunction
 
 _BATCH_ROWS = 64
+_MOST_UNLABELLED = 0.2
+"""Share of records; above it they have several labels or none."""
 _WORST = 24
 """Errors that are explained."""
 _TOKENIZER = "tokenizer"
@@ -65,17 +70,25 @@ class TextClassification:
     served_by = "pyfunc_text"
 
     def facts(self, raw: Path) -> pd.DataFrame:
-        """Length and odd characters of each text."""
+        """Length and odd characters of each text, and a label that may be the right one."""
         from recaster.data.contract import collect_facts
         from recaster.data.contract_text import FACTS, describe_text
+        from recaster.data.label_noise import find_likelier_labels
+        from recaster.data.packed import read_texts
 
-        return collect_facts(raw, describe_text, FACTS)
+        facts = collect_facts(raw, describe_text, FACTS)
+        # Of several labels a record, or none, this says nothing.
+        told = facts["label"].fillna("")
+        several = told.str.contains(SEPARATOR, regex=False).any() or (told == "").mean() > _MOST_UNLABELLED
+        empty = [""] * len(facts)
+        facts["likelier_label"] = empty if several else find_likelier_labels(read_texts(raw), told.tolist())
+        return facts
 
     def rules(self, recipe: Recipe) -> list[RowRule]:
         """Readable, labelled, unique, neither blank nor endless."""
-        from recaster.data.contract_text import text_rules
+        from recaster.data.contract_text import likelier_label_rule, text_rules
 
-        return text_rules(recipe.data, recipe.contract)
+        return [*text_rules(recipe.data, recipe.contract), likelier_label_rule()]
 
     def prepare(
         self, recipe: Recipe, raw: Path, accepted: NDArray[np.int64], base: Path | None, folder: Path
@@ -95,6 +108,8 @@ class TextClassification:
         groups = group_texts(texts)
         published = [record.split for record in records]
         splits, left_out = divide_records(find_rarest(labels), groups, published, recipe.split)
+        if recipe.data.out_of_scope:
+            check_scope(labels[splits["test"]], label=recipe.data.out_of_scope)
         if base is None:
             train = train_words if _network(recipe.model.base) else train_byte_pairs
             train(
@@ -129,7 +144,11 @@ class TextClassification:
         }
         about = {"padding": tokenizer.padding, "vocabulary": tokenizer.size, "tokens": longest}
         per_label = {name: count_labels(labels[rows]) for name, rows in splits.items()}
-        told = {"labels": recipe.data.labels, "per_label": per_label}
+        told = {
+            "labels": recipe.data.labels,
+            "per_label": per_label,
+            "out_of_scope": recipe.data.out_of_scope,
+        }
         write_json(folder / "splits.json", {**facts, **about, **told})
         return facts
 
@@ -162,9 +181,11 @@ class TextClassification:
         )
 
     def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:  # noqa: ARG002
-        """The split's tokens, memory-mapped."""
-        padding = read_json(folder / "splits.json")["padding"]
-        return TextSet(read_token_shard(folder, split), padding=padding)
+        """The split's tokens, memory-mapped; of the validation split those of texts with a label."""
+        about, shard = read_json(folder / "splits.json"), read_token_shard(folder, split)
+        if about["out_of_scope"] and split == "validation":
+            shard = take_rows(shard, np.flatnonzero(shard.labels != OUT_OF_SCOPE))
+        return TextSet(shard, padding=about["padding"])
 
     def build_loss(self, section: dict[str, Any], *, training: bool) -> LossSum:
         """One of the losses of classification."""
@@ -179,7 +200,7 @@ class TextClassification:
 
         LoRA's adapter is there by itself too.
         """
-        from recaster.customization.build import load_trained
+        from recaster.customization.build import load_merged, load_trained
         from recaster.exporting.adapter_form import merge_beside_adapter
 
         base, prepared = plan["base"], Path(plan["prepared"])
@@ -187,6 +208,9 @@ class TextClassification:
         several = recipe.data.several_labels
         preprocessing = {"kind": self.kind, "max_tokens": about["tokens"], "several_labels": several}
         trained = load_trained(self, plan, weights)
+        if about["out_of_scope"]:
+            least = _choose_least_probability(load_merged(self, plan, weights), prepared, recipe.evaluate)
+            preprocessing |= {"out_of_scope": about["out_of_scope"], "least_probability": least}
         model = merge_beside_adapter(trained, plan, folder, preprocessing=preprocessing)
         if isinstance(model, OpenModel):
             from recaster.exporting.open_folder import name_problem, write_open_folder
@@ -213,18 +237,17 @@ class TextClassification:
             preprocessing=preprocessing,
         )
 
-    @torch.no_grad()
     def predict(
         self, artifact: Path, prepared: Path, split: str
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Probabilities and targets of a split, in the shard's order."""
-        shard, padding = read_token_shard(prepared, split), read_json(prepared / "splits.json")["padding"]
-        model, rows = _open_artifact(artifact, padding).eval(), np.arange(len(shard.labels))
-        pieces = [
-            model(torch.from_numpy(shard.padded(rows[start : start + _BATCH_ROWS], padding)))
-            for start in range(0, len(rows), _BATCH_ROWS)
-        ]
-        return to_probabilities(torch.cat(pieces), torch.from_numpy(shard.labels)).numpy(), shard.labels
+        """Probabilities and targets of a split, in the shard's order; see `evaluation.scope`."""
+        shard, about = read_token_shard(prepared, split), read_json(prepared / "splits.json")
+        probabilities = _answer(_open_artifact(artifact, about["padding"]), shard, about["padding"])
+        if about["out_of_scope"]:
+            # A model that was trained without refuses nothing.
+            least = read_json(artifact / "preprocessing.json").get("least_probability", 0.0)
+            probabilities = add_scope(probabilities, least)
+        return probabilities, shard.labels
 
     def metrics(self, section: EvaluateSection) -> Mapping[str, MetricFunction]:
         """Those of classification."""
@@ -240,16 +263,24 @@ class TextClassification:
         prepared: Path,
         folder: Path,
     ) -> dict[str, Any]:
-        """Confusion and reliability, a row a class, and slices by length and group."""
+        """Confusion and reliability, a row a class, slices by length and group, and a simple baseline."""
         from recaster.evaluation.classification_report import report_classes
         from recaster.evaluation.slices import cut_in_quarters
+        from recaster.evaluation.word_average import measure_word_average
 
-        lengths = read_token_shard(prepared, "test").lengths
+        lengths, groups = read_token_shard(prepared, "test").lengths, read_slice_groups(prepared, "test")
+        baseline = measure_word_average(prepared, recipe.evaluate, seed=recipe.train.seed)
+        if recipe.data.out_of_scope:
+            plot_scope(predictions, targets, folder / "scope.png")
+            known = np.flatnonzero(targets != OUT_OF_SCOPE)
+            lengths, groups = lengths[known], [groups[row] for row in known.tolist()]
+            predictions, targets = divide_scope(predictions, targets)
         slices = {
             "length": cut_in_quarters(lengths, lambda least, most: f"{least} to {most} tokens"),
-            "group": read_slice_groups(prepared, "test"),
+            "group": groups,
         }
-        return report_classes(recipe, predictions, targets, folder, slices=slices)
+        told = report_classes(recipe, predictions, targets, folder, slices=slices)
+        return {**told, "baseline": baseline}
 
     def explain(
         self,
@@ -269,10 +300,14 @@ class TextClassification:
         shard, about = read_token_shard(prepared, "test"), read_json(prepared / "splits.json")
         padding, labels = about["padding"], about["labels"]
         model, tokenizer = _open_artifact(artifact, padding).eval(), open_tokenizer(artifact)
+        rows = np.arange(len(targets))
+        if about["out_of_scope"]:
+            rows = np.flatnonzero(targets != OUT_OF_SCOPE)
+            predictions, targets = divide_scope(predictions, targets)
         worst, classes = find_worst(predictions, targets, most=_WORST)
         told = []
         for row, number in zip(worst.tolist(), classes.tolist(), strict=True):
-            tokens = shard.padded(np.array([row]), padding)
+            tokens = shard.padded(rows[[row]], padding)
             each = attribute_tokens(model, torch.from_numpy(tokens), torch.tensor([number]))[0]
             words = [tokenizer.show(token) for token in tokens[0].tolist()]
             seen = [number for number, word in enumerate(words) if word]
@@ -282,6 +317,27 @@ class TextClassification:
             told.append({"truth": truth, "answer": answer, "tokens": pairs})
         write_texts(told, folder / "worst_errors.html")
         return {}
+
+
+@torch.no_grad()
+def _answer(model: nn.Module, shard: TokenShard, padding: int) -> NDArray[np.float64]:
+    """Probabilities `(rows, labels)` in the shard's order."""
+    model, rows = model.eval(), np.arange(len(shard.labels))
+    pieces = [
+        model(torch.from_numpy(shard.padded(rows[start : start + _BATCH_ROWS], padding)))
+        for start in range(0, len(rows), _BATCH_ROWS)
+    ]
+    return to_probabilities(torch.cat(pieces), torch.from_numpy(shard.labels)).numpy()
+
+
+def _choose_least_probability(model: nn.Module, prepared: Path, section: EvaluateSection) -> float:
+    """From the validation split's texts with a label."""
+    from recaster.evaluation.scope import find_least_probability
+
+    shard, padding = read_token_shard(prepared, "validation"), read_json(prepared / "splits.json")["padding"]
+    known = take_rows(shard, np.flatnonzero(shard.labels != OUT_OF_SCOPE))
+    assert section.false_reject_rate is not None  # noqa: S101 - the recipe's check
+    return find_least_probability(_answer(model, known, padding), section.false_reject_rate)
 
 
 def _vector_arguments(base: Path, plan: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
