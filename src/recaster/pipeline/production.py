@@ -122,11 +122,25 @@ def _answer(settings: Settings, model: Any, described: dict[str, Any], source: P
             value=bad[0].problem if bad else None,
             repair="correct them; docs/howto/own-data.md says which forms are read",
         )
-    frame: Any = model.predict(_to_input(records, section))
+    frame = _ask(model, _to_input(records, section), section, source)
     rows = frame.to_dict("records")
     if section.boxes:
         rows = [_in_own_pixels(row, record, section.boxes) for record, row in zip(records, rows, strict=True)]
     return [{"id": record.id, **row} for record, row in zip(records, rows, strict=True)]
+
+
+def _ask(model: Any, given: Any, section: DataSection, source: Path) -> Any:
+    try:
+        return model.predict(given)
+    except ValueError as error:
+        if not section.chat:
+            raise
+        raise DataError(
+            "A conversation cannot be answered.",
+            where=str(source),
+            value=error,
+            repair="shorten its last message, or bring its roles into order",
+        ) from error
 
 
 def _in_own_pixels(row: dict[str, Any], record: RawRecord, shape: BoxShape) -> dict[str, Any]:

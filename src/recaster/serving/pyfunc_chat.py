@@ -13,7 +13,9 @@ from typing import Any
 
 import pandas as pd
 import torch
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array, Object, Property
@@ -39,6 +41,13 @@ def describe(artifact: Path) -> tuple[ModelSignature, pd.DataFrame]:
         ),
     )
     return signature, pd.DataFrame({"messages": [[{"role": "user", "content": "Hello."}]]})
+
+
+class ConversationError(MlflowException, ValueError):
+    """A conversation that cannot be answered; the server tells why, beside the stack trace."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, error_code=INVALID_PARAMETER_VALUE)
 
 
 class ChatModel(PythonModel):
@@ -73,6 +82,9 @@ class ChatModel(PythonModel):
 
         What the model's context does not hold is left out from the beginning, the system's message aside.
         Of a model with a policy, the column `filtered` names the rules that changed the answer.
+
+        Raises:
+            ConversationError: roles are out of order, or the context does not hold the last message.
         """
         told = params or {}
         longest, temperature = int(told.get("max_reply_tokens", self.longest)), told.get("temperature", 0.0)
@@ -117,7 +129,9 @@ class ChatModel(PythonModel):
             if room is None or tokens <= room:
                 return prompt
             if len(messages) - first < 3:
-                raise ValueError(f"the last message takes {tokens} tokens, and there is room for {room}")
+                raise ConversationError(
+                    f"the last message takes {tokens} tokens, and there is room for {room}"
+                )
             messages = [*messages[:first], *messages[first + 2 :]]
 
 
@@ -127,12 +141,12 @@ def _check_roles(messages: list[dict[str, str]]) -> None:
     for place, message in enumerate(messages[first:]):
         due = ("user", "assistant")[place % 2]
         if (role := message["role"]) != due:
-            raise ValueError(
+            raise ConversationError(
                 f"message {place + first} has role {role!r} where {due!r} is due: roles go system (if any), "
                 "user, assistant, user and so on"
             )
     if (len(messages) - first) % 2 == 0:
-        raise ValueError("messages must end with one of role user")
+        raise ConversationError("messages must end with one of role user")
 
 
 def _open_policy(folder: Path, section: dict[str, Any] | None, tokenizer: Any) -> Any:
