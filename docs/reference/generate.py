@@ -21,6 +21,7 @@ from recaster.recipe import (
     data,
     distributed,
     evaluation,
+    policy,
     schema,
     search,
     training,
@@ -122,7 +123,7 @@ def _own_meanings(kind: type) -> dict[str, str]:
 def _find_section(name: str) -> type:
     places = (
         *(schema, evaluation, customize, data, training, adversary),
-        *(distributed, communication, search, trees, words),
+        *(distributed, communication, policy, search, trees, words),
     )
     return next(getattr(place, name) for place in places if hasattr(place, name))
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recaster.data.chat_sources import check_order, parse_messages, read_chats
+from recaster.data.chat_sources import parse_messages, read_chats
 from recaster.data.contract_chat import describe_chat
-from recaster.data.personal_data import count_personal
 from recaster.data.records import RawRecord
 from recaster.evaluation.chat_report import measure_replies
 from recaster.evaluation.token_report import perplexity, token_accuracy
+from recaster.models.personal_data import count_personal
+from recaster.models.turn_order import check_order
 
 
 def _read(path: Path, *rows: object) -> list[RawRecord]:
@@ -82,6 +83,15 @@ def test_packed_and_odd_bytes(tmp_path: Path) -> None:
     assert read_chats(tmp_path / "chats.csv") is None
 
 
+def test_long_lines_and_other_scripts_are_read(tmp_path: Path) -> None:
+    texts = ["word " * 200_000, "שלום, مرحبا \u202eabc\u202c", "👩‍👩‍👧 😀\ufeff"]
+    chats = [{"messages": [*_say("user"), {"role": "assistant", "content": text}]} for text in texts]
+    records = _read(tmp_path / "chats.jsonl", *chats)
+    assert [parse_messages(record.text or "")[1]["content"] for record in records] == texts
+    facts = [describe_chat({"text": record.text}) for record in records]
+    assert facts[0]["characters"] > 10**6 and {entry["control_characters"] for entry in facts} == {0}
+
+
 @pytest.mark.parametrize(
     ("roles", "problem"),
     [
@@ -106,7 +116,7 @@ def test_facts_of_a_conversation() -> None:
     ]
     facts = describe_chat({"text": json.dumps(messages)})
     assert facts["replies"] == 1 and facts["empty_messages"] == 1 and facts["control_characters"] == 1
-    assert facts["personal_data"] == 1 and facts["role_order"] == ""
+    assert facts["personal_data"] == 1 and facts["role_order"] == "" and facts["template_tokens"] == 0
 
 
 @pytest.mark.parametrize(

@@ -87,10 +87,15 @@ def show_prediction(row: dict[str, Any]) -> str:
     if "nearest" in row:  # a word's; its vector is for programs
         return f"{row['id']}\t{row['nearest']}"
     if "label" not in row:
-        told = [f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()]
-        return "\t".join(told).rstrip()
+        return "\t".join(_show_value(value) for value in row.values()).rstrip()
     told = [f"{label}\t{row['p_' + label]:.4f}" for label in _told(row)]
     return "\t".join([str(row["id"]), *told])
+
+
+def _show_value(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _told(row: dict[str, Any]) -> list[str]:
@@ -102,7 +107,10 @@ def _told(row: dict[str, Any]) -> list[str]:
 
 
 def _first_metric(metrics: dict[str, dict[str, float]]) -> str:
-    name, entry = next(iter(metrics.items()))
+    """The first on held-out records."""
+    from recaster.recipe.policy import LEAKS
+
+    name, entry = next((name, entry) for name, entry in metrics.items() if name not in LEAKS)
     return f"{name} {entry['value']:.4f}"
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from recaster.data.text_sources import parse_object, read_lines
 
 Message = dict[str, str]
 """`role` (system, user or assistant) and `content`."""
-_ROLES = frozenset({"system", "user", "assistant"})
 
 
 def read_chats(path: Path) -> Iterator[RawRecord] | None:
@@ -67,20 +65,6 @@ def parse_pair(text: str) -> tuple[list[Message], str | None]:
     """The conversation of a record's text, and what is worse than its last reply, where that is told."""
     told = json.loads(text)
     return (told["messages"], told["rejected"]) if isinstance(told, dict) else (told, None)
-
-
-def check_order(messages: list[Message]) -> str:
-    """Empty for system (if any), user, assistant, user, …; else what is out of order."""
-    roles = [message["role"] for message in messages]
-    if unknown := sorted(set(roles) - _ROLES):
-        return f"unknown role {unknown[0]}"
-    turns = roles[1:] if roles[:1] == ["system"] else roles
-    if "system" in turns:
-        return "system after the beginning"
-    if turns[:1] == ["assistant"]:
-        return "assistant before user"
-    twice = next((one for one, other in pairwise(turns) if one == other), "")
-    return f"{twice} twice on end" if twice else ""
 
 
 def _to_chat(row: dict[str, Any]) -> tuple[list[Message], str | None, str]:

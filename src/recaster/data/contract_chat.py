@@ -5,9 +5,11 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
-from recaster.data.chat_sources import check_order, parse_pair
+from recaster.data.chat_sources import parse_pair
 from recaster.data.contract import RowRule, common_rules, personal_rule
-from recaster.data.personal_data import count_personal
+from recaster.models.personal_data import count_personal
+from recaster.models.template_marks import count_marks
+from recaster.models.turn_order import check_order
 from recaster.recipe.data import ContractSection, DataSection
 
 FACTS = (
@@ -21,6 +23,7 @@ FACTS = (
     "rejected_replies",
     "empty_rejected",
     "equal_replies",
+    "template_tokens",
 )
 _LAYOUT = frozenset("\t\n\r")
 
@@ -45,6 +48,7 @@ def describe_chat(record: dict[str, Any]) -> dict[str, Any]:
         "rejected_replies": int(rejected is not None),
         "empty_rejected": int(rejected is not None and not rejected.strip()),
         "equal_replies": int(rejected is not None and rejected.strip() == last["content"].strip()),
+        "template_tokens": count_marks(text),
     }
 
 
@@ -69,6 +73,12 @@ def chat_rules(data: DataSection, contract: ContractSection) -> list[RowRule]:
         RowRule.of(among(column="control_characters", value_set=[0]), "has NUL or other control characters"),
         *(_pair_rules() if data.chat.preferences else []),
         personal_rule(contract),
+        RowRule(
+            expectation=among(column="template_tokens", value_set=[0]),
+            column="template_tokens",
+            meaning="has a chat template's own tokens in a message",
+            only_counted=contract.template_tokens == "report",
+        ),
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from recaster.data.contract import RowRule, common_rules, personal_rule
 from recaster.data.pair_sources import parse_sides
-from recaster.data.personal_data import count_personal
+from recaster.models.personal_data import count_personal
 from recaster.recipe.data import ContractSection, DataSection
 
 FACTS = (

@@ -6,7 +6,7 @@ import unicodedata
 from typing import Any
 
 from recaster.data.contract import RowRule, common_rules, personal_rule
-from recaster.data.personal_data import count_personal
+from recaster.models.personal_data import count_personal
 from recaster.recipe.data import ContractSection, DataSection
 
 FACTS = ("characters", "words", "control_characters", "personal_data")

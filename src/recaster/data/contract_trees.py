@@ -6,8 +6,8 @@ import unicodedata
 from typing import Any
 
 from recaster.data.contract import RowRule, common_rules, personal_rule
-from recaster.data.personal_data import count_personal
 from recaster.models.conllu import Sentence, find_cycle, is_projective, parse_sentence
+from recaster.models.personal_data import count_personal
 from recaster.recipe.data import ContractSection, DataSection
 
 FACTS = (

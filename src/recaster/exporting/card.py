@@ -29,8 +29,10 @@ from recaster.exporting.card_texts import (
     WORD_LIMITS,
     WORDS_CODE,
 )
+from recaster.exporting.chat_card import describe_judge, describe_leaks, describe_policy
 from recaster.recipe.adversary import GENERATION
 from recaster.recipe.evaluation import FACES
+from recaster.recipe.policy import LEAKS
 from recaster.recipe.schema import Recipe
 
 CARD, LICENCE = "README.md", "LICENSE"
@@ -83,6 +85,8 @@ class CardFacts:
     """Of `evaluation.slices`, those with metrics."""
     baseline: dict[str, Any] | None
     """A simple model of the same data: `model` in words, and its `metrics`."""
+    judge: dict[str, Any] | None
+    """Of a chat model: how its replies compare with its base's, and how far to trust who compares."""
     chain: list[Origin]
     training: Training
     base_model: str | None
@@ -190,6 +194,7 @@ def _use(recipe: Recipe) -> list[str]:
         "",
         *([recipe.card.intended_use, ""] if recipe.card.intended_use else []),
         used,
+        *describe_policy(recipe.policy),
     ]
 
 
@@ -240,10 +245,11 @@ def _measured(recipe: Recipe, facts: CardFacts) -> list[str]:
         f"| {row['label']} | {row['rows']} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} |"
         for row in facts.classes
     ]
+    counted = "accuracy and leak resistance" if LEAKS[0] in facts.metrics else "accuracy"
     lines = [
         f"## Metrics on {facts.rows:,} held-out {UNITS.get(recipe.workload, 'records')}",
         "",
-        f"Intervals are of {confidence}: Wilson's for accuracy, the bootstrap's for the rest."
+        f"Intervals are of {confidence}: Wilson's for {counted}, the bootstrap's for the rest."
         + _views(recipe),
         "",
         "| metric | value | low | high |",
@@ -261,7 +267,7 @@ def _measured(recipe: Recipe, facts: CardFacts) -> list[str]:
     if facts.slices:
         lines += ["", "| slice | rows | accuracy | low | high |", "|---|---:|---:|---:|---:|"]
         lines += [_slice_row(row) for row in facts.slices]
-    return lines
+    return [*lines, *describe_judge(facts.judge), *describe_leaks(facts.metrics, recipe.policy)]
 
 
 def _views(recipe: Recipe) -> str:

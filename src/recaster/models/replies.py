@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from recaster.core.errors import DataError
 from recaster.core.files import read_json
 from recaster.models.causal_models import open_causal_model
+from recaster.models.reply_policy import Answer, ReplyPolicy
+from recaster.models.template_marks import list_marks
+from recaster.models.turn_order import check_order
 
 
 class ChatVoice:
@@ -29,16 +34,30 @@ class ChatVoice:
         self._network: Any = open_causal_model(folder)
         # A recurrent network has no configuration of transformers', and no limit.
         limit = getattr(getattr(self._network, "config", None), "max_position_embeddings", None)
-        self._room = limit - self._longest if limit else None
+        # At least half of the context is the conversation's, however long replies may be.
+        self._room = limit - min(self._longest, limit // 2) if limit else None
+        policy = told.get("policy")
+        self._policy = ReplyPolicy(policy, list_marks(self._tokenizer)) if policy else None
 
-    def reply(self, messages: Sequence[Mapping[str, str]], *, temperature: float) -> Iterator[str]:
-        """The reply to a conversation that ends with the user's message, in pieces as they are written.
+    def reply(self, messages: Sequence[Mapping[str, str]], *, temperature: float) -> Answer:
+        """The answer to a conversation that ends with the user's message, in pieces as they are written.
 
         What the model's context does not hold is left out from the beginning, the system's message aside.
+        Where the model has a policy, it says what is read and written; see `reply_policy`.
 
         Args:
             temperature: 0 for the likeliest reply; else the logits are divided by it and tokens drawn.
+
+        Raises:
+            DataError: roles are out of order, or the last message alone is more than the context holds.
         """
+        _check_roles(messages)
+        write = partial(self._speak, temperature=temperature)
+        return self._policy.answer(messages, write) if self._policy else Answer(write(list(messages)), [])
+
+    def _speak(
+        self, messages: Sequence[Mapping[str, str]], *, temperature: float
+    ) -> Generator[str, None, None]:
         from transformers import TextIteratorStreamer
 
         prompt, stopped = self._fit(list(messages)), threading.Event()
@@ -74,9 +93,29 @@ class ChatVoice:
             )
             prompt: Tensor = told["input_ids"]
             first = 1 if messages[0]["role"] == "system" else 0
-            if self._room is None or prompt.shape[1] <= self._room or len(messages) - first < 3:
+            if self._room is None or prompt.shape[1] <= self._room:
                 return prompt
+            if len(messages) - first < 3:
+                raise DataError(
+                    "The message is longer than the model's context.",
+                    where="the last message",
+                    value=f"{prompt.shape[1]} tokens with what is around it; there is room for {self._room}",
+                    repair="shorten it, or say it in several messages",
+                )
             del messages[first : first + 2]
+
+
+def _check_roles(messages: Sequence[Mapping[str, str]]) -> None:
+    problem = check_order(messages)
+    if not problem and (not messages or messages[-1]["role"] != "user"):
+        problem = "no user's message at the end"
+    if problem:
+        raise DataError(
+            "A conversation cannot be answered.",
+            where="its messages",
+            value=problem,
+            repair="let it have roles system (if any), user, assistant, user … in turn",
+        )
 
 
 @torch.no_grad()

@@ -34,8 +34,8 @@ _CODE = (
 def fetch_cast_base(cast: Cast, reporter: Reporter) -> StepResult | None:
     """The recipe's base model, licence checked first; None for one with fresh weights.
 
-    The model that its method learns from, the one that its evaluation compares by, and its word vectors are
-    fetched too.
+    The model that its method learns from, those that its evaluation compares or judges by, and its word
+    vectors are fetched too.
     """
     model, accepted = cast.recipe.model, cast.recipe.accept_licences
     if distil := cast.recipe.customize.distil:
@@ -55,6 +55,15 @@ def fetch_cast_base(cast: Cast, reporter: Reporter) -> StepResult | None:
             accepted=accepted,
             reporter=reporter,
             key="evaluate.encoder",
+        )
+    if judge := cast.recipe.evaluate.judge:
+        fetch_base(
+            cast.settings,
+            judge,
+            licence=cast.recipe.evaluate.judge_licence,
+            accepted=accepted,
+            reporter=reporter,
+            key="evaluate.judge",
         )
     fetch_vectors(cast, reporter)
     if model.from_scratch:
@@ -99,6 +108,18 @@ def find_encoder(cast: Cast, *, needed: bool = True) -> StepResult | None:
         return None
     where = "evaluate.encoder"
     return _find(cast, section.encoder, section.encoder_licence, of="encoder", where=where, needed=needed)
+
+
+def find_judge(cast: Cast, *, needed: bool = True) -> StepResult | None:
+    """The fetched model that judges replies, the one that is named or else the base; None without either.
+
+    Args, Raises: see `find_base`.
+    """
+    section = cast.recipe.evaluate
+    if section.judge is None:
+        return find_base(cast, needed=needed)
+    where = "evaluate.judge"
+    return _find(cast, section.judge, section.judge_licence, of="judge", where=where, needed=needed)
 
 
 def _find(

@@ -33,6 +33,7 @@ def collect_facts(cast: Cast, snapshot: StepResult, trained: StepResult, evaluat
         rows=evaluation.facts["rows"],
         metrics=evaluation.facts["metrics"],
         classes=told.get("classes", []),
+        judge=told.get("judge"),
         slices=[row for row in told.get("slices", []) if "accuracy" in row],
         baseline=told.get("baseline"),
         chain=chain,

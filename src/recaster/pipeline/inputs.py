@@ -13,7 +13,7 @@ from recaster.core.files import read_json
 from recaster.core.hashing import hash_directory, hash_file, hash_sources
 from recaster.core.steps import StepResult
 from recaster.data.labels import balance
-from recaster.pipeline.base_verbs import find_base, find_encoder, find_teacher
+from recaster.pipeline.base_verbs import find_base, find_encoder, find_judge, find_teacher
 from recaster.pipeline.open_cast import Cast
 from recaster.pipeline.vector_verbs import align_vectors, hash_vectors
 
@@ -51,7 +51,9 @@ _CODE = {
         "data.pair_sources",
         "data.contract_trees",
         "models.conllu",
-        "data.personal_data",
+        "models.personal_data",
+        "models.template_marks",
+        "models.turn_order",
     ),
     "prepare": (
         "data.packed",
@@ -225,6 +227,7 @@ def export_inputs(cast: Cast, trained: StepResult) -> dict[str, Any]:
         "weights": trained.facts["weights_sha256"],
         "trained": trained.ref,
         "data": recipe.data.model_dump(include={"labels", "out_of_scope", recipe.data.kind}),
+        "policy": recipe.policy.model_dump() if recipe.policy else None,
         "evaluate": recipe.evaluate.model_dump(
             include={
                 "false_accept_rate",
@@ -240,11 +243,14 @@ def export_inputs(cast: Cast, trained: StepResult) -> dict[str, Any]:
 
 
 def evaluate_inputs(cast: Cast, prepared: StepResult, artifact: Any) -> dict[str, Any]:
-    """The artifact's content (its card, which tells of the evaluation, left out) and the shards."""
+    """The artifact's content (its card, which tells of the evaluation, left out), the shards, the judge."""
+    judge = find_judge(cast) if cast.recipe.evaluate.judge else None
     return {
+        "judge": judge.content if judge else None,
         "artifact": hash_directory(artifact, leave_out=["README.md", "manifest.json"]),
         "prepared": prepared.content,
         "evaluate": cast.recipe.evaluate.model_dump(),
+        "policy": cast.recipe.policy.model_dump() if cast.recipe.policy else None,
         "code": code_of("evaluate"),
     }
 

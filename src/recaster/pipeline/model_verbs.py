@@ -14,7 +14,7 @@ from recaster.core.files import read_json, write_json
 from recaster.core.hashing import hash_file
 from recaster.core.progress import Reporter
 from recaster.core.steps import StepResult, find_step, fingerprint, run_step
-from recaster.pipeline.base_verbs import find_base
+from recaster.pipeline.base_verbs import find_base, find_judge
 from recaster.pipeline.inputs import (
     evaluate_inputs,
     export_inputs,
@@ -197,7 +197,7 @@ def evaluate_artifact(
         untuned: the same of the model's base, to be told beside it.
     """
     from recaster.evaluation.metrics import measure
-    from recaster.workloads.protocol import Explained, Generative, Illustrated
+    from recaster.workloads.protocol import Explained, Illustrated
 
     section, workload = cast.recipe.evaluate, cast.workload
 
@@ -227,8 +227,9 @@ def evaluate_artifact(
                 prepared=prepared.path,
                 folder=folder,
             )
-        if isinstance(workload, Generative):
-            tables |= workload.write_samples(artifact, prepared.path, cast.recipe)
+        # Trust in the judge is measured once, and not again for the base and the champion.
+        tables |= _read_written(cast, artifact, prepared.path, untuned, trust=bool(journal))
+        measured |= tables.pop("measured", {})
         if isinstance(workload, Illustrated):
             sketches = journal.with_name("sketches") if journal else None
             workload.illustrate(artifact, prepared.path, sketches, folder)
@@ -238,3 +239,33 @@ def evaluate_artifact(
         return facts
 
     return run_step(cast.settings.steps, "evaluate", evaluate_inputs(cast, prepared, artifact), build)
+
+
+def _read_written(
+    cast: Cast, artifact: Path, prepared: Path, untuned: StepResult | None, *, trust: bool
+) -> dict[str, Any]:
+    """Tables of what a model writes, where its workload does; judged, where there is a judge."""
+    from recaster.workloads.protocol import Generative, Judged
+
+    workload = cast.workload
+    if not isinstance(workload, Generative):
+        return {}
+    tables = workload.write_samples(artifact, prepared, cast.recipe)
+    judge = find_judge(cast) if isinstance(workload, Judged) else None
+    if isinstance(workload, Judged) and judge:
+        trusted = workload.judge(judge.path, tables, prepared, cast.recipe, trust=trust)
+        sides = compare_judged(cast, tables["replies"], untuned)
+        tables["judge"] = {"trust": trusted, "against_untuned": sides}
+    return tables
+
+
+def compare_judged(
+    cast: Cast, replies: list[dict[str, Any]], other: StepResult | None
+) -> dict[str, float] | None:
+    """How often the judge prefers these replies to those of another evaluation; None without its scores."""
+    from recaster.evaluation.chat_judge import compare_replies
+
+    former = read_json(other.path / "metrics.json").get("replies", []) if other else []
+    if not all("score" in row for row in [*replies, *former]):
+        return None
+    return compare_replies(replies, former, cast.recipe.evaluate)

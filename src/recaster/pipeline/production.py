@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from recaster.recipe.trees import TreeShape
 
 _DESCRIBED = "preprocessing.json"
-_OF_ANSWERS = ("kind", "several_labels", "out_of_scope", "least_probability", "flip", "shift_pixels", "beta")
+_OF_ANSWERS = (
+    "kind",
+    "several_labels",
+    "out_of_scope",
+    "least_probability",
+    "flip",
+    "shift_pixels",
+    "policy",
+    "beta",
+)
 """What that file says beside the shape of a record."""
 
 
@@ -114,11 +123,25 @@ def _answer(settings: Settings, model: Any, described: dict[str, Any], source: P
             value=bad[0].problem if bad else None,
             repair="correct them; docs/howto/own-data.md says which forms are read",
         )
-    frame: Any = model.predict(_to_input(records, section))
+    frame = _ask(model, _to_input(records, section), section, source)
     rows = frame.to_dict("records")
     if section.boxes:
         rows = [_in_own_pixels(row, record, section.boxes) for record, row in zip(records, rows, strict=True)]
     return [{"id": record.id, **row} for record, row in zip(records, rows, strict=True)]
+
+
+def _ask(model: Any, given: Any, section: DataSection, source: Path) -> Any:
+    try:
+        return model.predict(given)
+    except ValueError as error:
+        if not section.chat:
+            raise
+        raise DataError(
+            "A conversation cannot be answered.",
+            where=str(source),
+            value=error,
+            repair="shorten its last message, or bring its roles into order",
+        ) from error
 
 
 def _in_own_pixels(row: dict[str, Any], record: RawRecord, shape: BoxShape) -> dict[str, Any]:
@@ -212,7 +235,8 @@ def _check_lengths(records: list[RawRecord], shape: TreeShape) -> None:
 
 def _to_question(record: RawRecord) -> list[dict[str, str]]:
     """A conversation up to the user's last message, which the model answers anew."""
-    from recaster.data.chat_sources import check_order, parse_messages
+    from recaster.data.chat_sources import parse_messages
+    from recaster.models.turn_order import check_order
 
     messages = parse_messages(record.text or "[]")
     while messages and messages[-1]["role"] == "assistant":

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recaster.core.files import read_json
+from recaster.core.files import read_json, write_json
 from recaster.core.progress import Reporter
 from recaster.core.steps import StepResult, find_step, fingerprint, run_step
 from recaster.pipeline.card_facts import collect_facts
 from recaster.pipeline.data_verbs import commit_version, unversioned_because
 from recaster.pipeline.inputs import code_of, register_inputs
-from recaster.pipeline.model_verbs import evaluate_artifact, export
+from recaster.pipeline.model_verbs import compare_judged, evaluate_artifact, export
 from recaster.pipeline.open_cast import Cast
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ def _judge(  # noqa: PLR0917 - one reference from each step
     from recaster.registry.versions import fetch_artifact
 
     gate, other, difference = cast.recipe.gate, None, None
+    sides: list[str] = []
     if champion:
         artifact = fetch_artifact(client, cast.recipe.name, champion, folder / "champion")
         former = evaluate_artifact(cast, prepared, artifact, None)
@@ -186,5 +188,18 @@ def _judge(  # noqa: PLR0917 - one reference from each step
             cast.workload.metrics(cast.recipe.evaluate)[gate.champion.metric],
             cast.recipe.evaluate,
         )
+        replies = read_json(evaluation.path / "metrics.json").get("replies", [])
+        if found := compare_judged(cast, replies, former):
+            write_json(folder / "side_by_side.json", found)
+            sides = [_tell_sides(found, champion)]
     values = {name: entry["value"] for name, entry in evaluation.facts["metrics"].items()}
-    return decide(gate, values, other, difference, champion or "")
+    verdict = decide(gate, values, other, difference, champion or "")
+    return replace(verdict, reasons=[*verdict.reasons, *sides])
+
+
+def _tell_sides(found: dict[str, float], champion: str) -> str:
+    return (
+        f"the judge prefers its replies to champion version {champion}'s in {found['win_rate']:.2f} of "
+        f"{found['conversations']} conversations ({found['low']:.2f} to {found['high']:.2f}; ties are half, "
+        f"{found['ties']:.2f}), which decides nothing"
+    )

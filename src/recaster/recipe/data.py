@@ -218,6 +218,9 @@ class ContractSection(Section):
     personal_data: Literal["report", "quarantine"] = "report"
     """What becomes of texts with patterns of mail addresses, phone and card numbers: report counts them in
     the contract's report; quarantine leaves them out."""
+    template_tokens: Literal["report", "quarantine"] = "quarantine"
+    """What becomes of conversations with marks between turns in a message, such as <|im_end|> or [INST], of
+    whichever model's template: a tokenizer would read the message as several turns."""
 
 
 class SplitSection(Section):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from recaster.recipe.policy import CHAT
 from recaster.recipe.section import Fraction, Section, Seed
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ _OWNERS = {
     "shift_pixels": (_PICTURES,),
     "beams": (_TRANSLATION,),
     "length_penalty": (_TRANSLATION,),
+    "judge": (CHAT,),
+    "judge_licence": (CHAT,),
 }
 """Options that mean nothing to other workloads."""
 
@@ -57,6 +60,11 @@ class EvaluateSection(Section):
     longer translations."""
     samples: int = Field(default=16, ge=1, le=1000)
     """Held-out rows on which a model that writes does so, for people to read."""
+    judge: str | None = None
+    """Of chat: a MODEL reference of a causal language model that judges replies side by side; without it the
+    base does, and for a model with fresh weights none."""
+    judge_licence: str | None = None
+    """Of the judge, where neither its source nor the catalogue says."""
     encoder: str | None = None
     """Of image-generation: a MODEL reference of a network for pictures; generated and held-out ones are
     compared by its features. Without it by their pixels, which says something of small grey pictures only."""

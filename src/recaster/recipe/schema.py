@@ -22,6 +22,7 @@ from recaster.recipe.label_rules import (
     check_out_of_scope,
     check_several_labels,
 )
+from recaster.recipe.policy import PolicySection, check_policy
 from recaster.recipe.preferences import check_preferences
 from recaster.recipe.search import SearchSection
 from recaster.recipe.section import Section
@@ -75,6 +76,8 @@ METRICS = {
     "lemma_accuracy": "higher",
     "spearman": "higher",
     "coverage": "higher",
+    "leak_resistance": "higher",
+    "leak_resistance_unfiltered": "higher",
 }
 """Every metric that a gate can name, and which direction is better."""
 
@@ -218,6 +221,7 @@ class Recipe(Section):
     distributed: DistributedSection
     communication: CommunicationSection = CommunicationSection()
     evaluate: EvaluateSection = EvaluateSection()
+    policy: PolicySection | None = None
     gate: GateSection
     card: CardSection = CardSection()
     schedule: ScheduleSection | None = None
@@ -284,6 +288,7 @@ class Recipe(Section):
         check_generation(self)
         check_evaluation(self)
         check_preferences(self)
+        check_policy(self)
         return self
 
     @model_validator(mode="after")

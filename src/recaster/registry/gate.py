@@ -29,7 +29,7 @@ def decide(
         champion: None when there is no other champion: the bars alone decide.
         difference: candidate minus champion in the compared metric: point, low, high.
     """
-    outcomes = [_keeps(bar, candidate[bar.metric]) for bar in gate.bars]
+    outcomes = [_keeps(bar, candidate.get(bar.metric)) for bar in gate.bars]
     if champion is not None and difference is not None:
         outcomes.append(_beats(gate, candidate, champion, difference, champion_version))
     else:
@@ -38,7 +38,9 @@ def decide(
     return Verdict(accepted=not failed, reasons=failed or [reason for _, reason in outcomes])
 
 
-def _keeps(bar: Bar, value: float) -> tuple[bool, str]:
+def _keeps(bar: Bar, value: float | None) -> tuple[bool, str]:
+    if value is None:
+        return False, f"{bar.metric} was not measured, metrics.json says why, and there is a bar for it"
     low = bar.min is None or value >= bar.min
     high = bar.max is None or value <= bar.max
     wanted = " and ".join(

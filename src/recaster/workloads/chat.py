@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recaster.core.files import read_json, write_json
-from recaster.data.chat_shards import SPLITS, last_reply, read_held_out, write_about, write_chat_shard
+from recaster.data.chat_shards import SPLITS, read_held_out, write_about, write_chat_shard
 from recaster.data.chat_sources import dump_messages, parse_messages
 from recaster.data.marked_rows import SuccessorRows
 from recaster.data.preference_shards import (
@@ -54,8 +54,6 @@ if TYPE_CHECKING:
 
 _PAIRED = 3
 """Dimensions of the targets of pairs; of conversations there are two."""
-_SAMPLE_ROWS = 16
-"""Replies that are written together."""
 _TOKENIZER = "tokenizer"
 """Folder of the prepared data with the tokenizer's files, of a model without a base."""
 
@@ -173,6 +171,7 @@ class Chat:
         from recaster.customization.adapters import stays_apart
         from recaster.customization.build import load_trained
         from recaster.exporting.adapter_form import merge_beside_adapter
+        from recaster.exporting.chat_policy import write_policy
         from recaster.exporting.open_folder import write_adapter_folder, write_open_folder
         from recaster.exporting.own_folder import write_own_network
 
@@ -180,6 +179,8 @@ class Chat:
         preprocessing = {"kind": self.kind, **shape.model_dump()}
         if shape.preferences:
             preprocessing["beta"] = loss.beta
+        if recipe.policy:
+            preprocessing["policy"] = recipe.policy.model_dump()
         trained = load_trained(self, plan, weights)
         apart = stays_apart(trained)
         model = trained if apart else merge_beside_adapter(trained, plan, folder, preprocessing=preprocessing)
@@ -195,6 +196,7 @@ class Chat:
             else:
                 write_open_folder(folder, network=network, tokenizer=tokenizer)
         write_json(folder / "preprocessing.json", preprocessing)
+        write_policy(recipe.policy, folder)
 
     def predict(
         self, artifact: Path, prepared: Path, split: str
@@ -242,37 +244,23 @@ class Chat:
         return True
 
     def write_samples(self, artifact: Path, prepared: Path, recipe: Recipe) -> dict[str, Any]:
-        """The likeliest replies in place of the last ones of held-out conversations, and how they read."""
-        from tokenizers import Tokenizer
-
-        from recaster.evaluation.chat_report import measure_replies
-        from recaster.models.replies import write_replies
+        """The likeliest replies to held-out conversations, and to people who ask for a secret."""
+        from recaster.evaluation.chat_samples import ReplyWriter, continue_conversations, probe_leaks
 
         held = read_held_out(prepared, "test", artifact)
-        shard = held.shard
-        rows = np.unique(np.linspace(0, len(shard.labels) - 1, recipe.evaluate.samples).astype(int)).tolist()
-        prompts, references = zip(*(last_reply(shard, row) for row in rows), strict=True)
-        network, replies = open_causal_model(artifact), []
-        for start in range(0, len(rows), _SAMPLE_ROWS):
-            replies += write_replies(
-                network,
-                prompts[start : start + _SAMPLE_ROWS],
-                padding=held.padding,
-                stop=held.stop,
-                longest=recipe.data.chat.max_reply_tokens,  # type: ignore[union-attr] # `kind` says it is there
-            )
-        read = Tokenizer.from_file(str(artifact / "tokenizer.json")).decode
-        texts = [read(reply).strip() for reply in replies]
-        table = [
-            {
-                "id": shard.ids[row],
-                "context": read(prompt)[-600:],
-                "wanted": read(wanted).strip(),
-                "reply": text,
-            }
-            for row, prompt, wanted, text in zip(rows, prompts, references, texts, strict=True)
-        ]
-        return {"replies": table, "reply_quality": measure_replies(texts)}
+        longest = recipe.data.chat.max_reply_tokens  # type: ignore[union-attr] # `kind` says it is there
+        writer = ReplyWriter(artifact, held, longest=longest)
+        written = continue_conversations(writer, held, recipe.evaluate.samples)
+        return {**written, **probe_leaks(writer, recipe)}
+
+    def judge(
+        self, judge: Path, tables: dict[str, Any], prepared: Path, recipe: Recipe, *, trust: bool
+    ) -> dict[str, float]:
+        """How much each reply belongs to its conversation, to the language model in the folder `judge`."""
+        from recaster.evaluation.chat_samples import judge_replies
+
+        found = judge_replies(judge, tables["replies"], prepared, "test")
+        return found.measure_trust(recipe.evaluate.seed) if trust else {}
 
 
 def _shape(recipe: Recipe) -> ChatShape:

@@ -83,7 +83,28 @@ class Generative(Protocol):
         """Whether the base model in `folder` has all weights that it needs to be measured."""
 
     def write_samples(self, artifact: Path, prepared: Path, recipe: Recipe) -> dict[str, Any]:
-        """Let the exported model write on held-out rows; return tables that belong beside the metrics."""
+        """Let the exported model write on held-out rows; return tables that belong beside the metrics.
+
+        What stands under `measured` becomes metrics: `{name: {value, low, high}}`.
+        """
+
+
+@runtime_checkable
+class Judged(Protocol):
+    """A workload of which another model can judge what is written."""
+
+    def judge(
+        self, judge: Path, tables: dict[str, Any], prepared: Path, recipe: Recipe, *, trust: bool
+    ) -> dict[str, float]:
+        """Give each row of `tables["replies"]`, which `write_samples` made, a `score`.
+
+        Args:
+            judge: folder of the model that judges.
+            trust: measure how often it is right where that is known.
+
+        Returns:
+            How often, by kinds of pairs; nothing without `trust`.
+        """
 
 
 @runtime_checkable
