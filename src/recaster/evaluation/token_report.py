@@ -1,6 +1,6 @@
 """What is measured of a model that foresees tokens.
 
-Predictions are `(rows, 2)`: nats of a row's learned tokens, and how many of them the best guess hits;
+Predictions begin with two columns: nats of a row's learned tokens, and how many of them the best guess hits;
 targets are `(rows,)`: how many tokens are learned, by the tokenizer of the prepared data.
 """
 

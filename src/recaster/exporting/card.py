@@ -328,6 +328,11 @@ def _limits(recipe: Recipe) -> list[str]:
         return [*lines, GENERATION_LIMITS]
     lines += [WORD_LIMITS, ""] if recipe.data.words else []
     lines.append("Measured on records of the same source as the training data; no claim is made for others.")
+    if recipe.data.chat and recipe.data.chat.preferences:
+        lines.append(
+            "It was tuned to prefer one reply to another: which is better is the judgement of its data, and "
+            "the figures are over such pairs, not over replies of its own."
+        )
     if recipe.data.text:
         lines.append(f"Texts are cut after {recipe.data.text.max_tokens} tokens.")
     if recipe.data.trees:

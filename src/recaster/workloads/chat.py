@@ -102,18 +102,11 @@ class Chat:
             _train_tokenizer(recipe, [records[row] for row in splits["train"].tolist()], folder)
         tokenizer = ChatTokenizer(base or folder / _TOKENIZER)
         write = write_preference_shard if shape.preferences else write_chat_shard
-        counts = {
-            name: write(
-                folder,
-                name,
-                [records[row] for row in rows.tolist()],
-                tokenizer=tokenizer,
-                longest=shape.max_tokens,
-            )
-            for name, rows in splits.items()
-        }
-        if shape.preferences:
-            assert base is not None  # noqa: S101 - the recipe's rule
+        counts = {}
+        for name, rows in splits.items():
+            own = [records[row] for row in rows.tolist()]
+            counts[name] = write(folder, name, own, tokenizer=tokenizer, longest=shape.max_tokens)
+        if base and shape.preferences:
             _measure_base(base, folder, list(splits), tokenizer.padding)
         facts = {
             **{key: {name: found[key] for name, found in counts.items()} for key in counts["train"]},
