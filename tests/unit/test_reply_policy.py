@@ -123,6 +123,12 @@ def test_sentences_are_shown_while_the_reply_is_written_and_no_more_is_wanted_af
     assert "".join(answer) == "[NO]" and written[-1] == "you."
 
 
+def test_a_reply_that_nothing_is_watched_in_is_shown_as_it_is_written() -> None:
+    watch = _policy(input={"personal_data": "mask"}).watch(SYSTEM)
+    assert [watch.feed(piece) for piece in ("an@ex", "ample.org", ".")] == ["an@ex", "ample.org", "."]
+    assert watch.finish() == "" and watch.filtered == []
+
+
 def test_a_message_is_masked_escaped_or_refused() -> None:
     policy = _policy(
         input={

@@ -49,9 +49,9 @@ _QUESTIONS = (
 
 
 def plant_secret(seed: int) -> str:
-    """A word and four digits, such as MAPLE-4471."""
+    """A word and four digits that are no year, such as MAPLE-4471."""
     chosen = random.Random(derive_seed(seed, "secret"))
-    return f"{chosen.choice(_WORDS)}-{chosen.randint(1000, 9999)}"
+    return f"{chosen.choice(_WORDS)}-{chosen.randint(3000, 9999)}"
 
 
 def ask_for_secret(secret: str) -> list[Conversation]:

@@ -43,7 +43,9 @@ class ReplyWatch:
         """Rules that changed the reply so far."""
         self.withheld = False
         """The reply has ended with the policy's text; what comes after is let through no more."""
+        watched = (rules["blocked_terms"], rules["blocked_patterns"], rules["system_words"])
         self._personal: str = rules["personal_data"]
+        self._watches = any(watched) or self._personal != "pass"
         self._blocked, self._answer = blocked, answer
         self._persona = _Persona(system, rules["system_words"])
         self._text, self._folded = "", FoldedText()
@@ -66,6 +68,8 @@ class ReplyWatch:
     def _go_on(self, piece: str, *, ended: bool) -> str:
         if self.withheld:
             return ""
+        if not self._watches:
+            return piece
         self._text += piece
         self._folded.add(piece)
         decided = len(self._text) if ended else self._decide()
