@@ -91,7 +91,7 @@ def _measure(project: Path, name: str, one: _Run) -> dict[str, Any]:
     return {
         "workload": "text-classification",
         "run": name,
-        "recipe": one.recipe,
+        "recipe": " ".join((one.recipe, *one.overrides[:1])),
         "data": _NAMES[one.data],
         "overrides": list(one.overrides),
         **headline("accuracy", evaluated.facts["metrics"]["accuracy"]),

@@ -14,6 +14,7 @@ from recaster.core.errors import ContractError, DataError
 from recaster.core.files import read_json
 from recaster.core.progress import SilentReporter
 from recaster.data.tokenizers import open_tokenizer
+from tests.integration.open_models import write_model, write_tokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 _GOOD = [("weather", f"will it rain tomorrow at {hour} o'clock") for hour in range(60)] + [
@@ -100,3 +101,21 @@ def test_a_label_that_words_speak_against_is_flagged(project: Path) -> None:
         found.facts["accepted"] == len(rows)
         and "words speak against | 1 |" in (found.path / "report.md").read_text()
     )
+
+
+def test_a_line_of_a_megabyte_is_named(project: Path) -> None:
+    long = "music " + "la " * 350_000
+    (project / "texts.txt").write_text("\n".join([*(f"{a} {b}" for a, b in _GOOD), long]))
+    cast = _cast(project, "texts.txt", "contract.max_quarantined_fraction=0.1")
+    assert [found["reasons"] for found in _quarantine(cast)] == [["is longer than 100000 characters"]]
+
+
+def test_a_tokenizer_that_knows_none_of_the_texts_is_refused(project: Path) -> None:
+    write_tokenizer(write_model(project / "base"))
+    rows = [(label, "дождь завтра " + str(number)) for number, (label, _) in enumerate(_GOOD)]
+    (project / "texts.txt").write_text("\n".join(f"{a} {b}" for a, b in rows))
+    cast = _cast(
+        project, "texts.txt", "model={base: 'path:base', licence: MIT}", "accept_licences=[MIT, Apache-2.0]"
+    )
+    with pytest.raises(DataError, match="does not know these texts"):
+        pipeline.run_to(cast, "prepare", SilentReporter())

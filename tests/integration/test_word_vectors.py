@@ -11,13 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from recaster import pipeline
 from recaster.core.errors import RecipeError
-from recaster.core.files import read_json
+from recaster.core.files import read_json, write_json
 from recaster.core.progress import SilentReporter
 from recaster.customization.build import build_customized, load_trained
 from recaster.data.vector_files import read_vectors
+from recaster.models.word_table import build_model
 from recaster.pipeline.export_verbs import export_model
 from recaster.pipeline.inputs import training_plan
 from recaster.recipe.load import load_recipe
@@ -125,6 +127,31 @@ def test_a_classifier_begins_with_vectors_of_a_file(mode: str, tmp_path: Path, v
     assert (mode == "static") == torch.equal(after.vectors.weight, start.vectors.weight)
     evaluated = pipeline.run_to(cast, "evaluate", SilentReporter())
     assert evaluated.facts["metrics"]["accuracy"]["value"] > 0.5
+
+
+def test_a_classifier_begins_with_vectors_of_a_model(tmp_path: Path) -> None:
+    folder, words = tmp_path / "model", _WORDS.split()
+    folder.mkdir()
+    arguments = {"words": len(words), "width": 16, "subwords": None}
+    table = build_model(**arguments)  # type: ignore[arg-type]
+    save_file(table.state_dict(), folder / "model.safetensors")
+    write_json(folder / "config.json", {"arguments": arguments})
+    write_json(folder / "vocabulary.json", {"words": words, "phrases": [], "keep_case": False})
+    cast = _open(
+        tmp_path,
+        "text-classification",
+        "model.base=scratch:kim-cnn",
+        "model.width=16",
+        "model.vectors=path:model",
+        "model.vectors_licence=Apache-2.0",
+    )
+    prepared = pipeline.run_to(cast, "prepare", SilentReporter())
+    start: Any = build_customized(cast.workload, training_plan(cast, prepared))
+    vocabulary = read_json(prepared.path / "tokenizer" / "tokenizer.json")["model"]["vocab"]
+    known = {word: vocabulary[word] for word in words if word in vocabulary}
+    assert len(known) >= 4
+    wanted = table.vectors.weight[[words.index(word) for word in known]].detach()
+    assert torch.equal(start.vectors.weight[list(known.values())].detach(), wanted)
 
 
 def test_vectors_that_do_not_fit_are_refused(tmp_path: Path, vectors: Path) -> None:

@@ -8,7 +8,7 @@ masked   [101, 12, 90, 7, 102]   cut likewise, the special tokens around each ro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from recaster.core.files import read_json, write_json
 from recaster.core.hashing import hash_file
 from recaster.data.marked_rows import GapRows, SuccessorRows, count_gaps
 from recaster.data.token_shards import read_token_shard, write_token_shard
-from recaster.data.tokenizers import Tokenizer, open_tokenizer
+from recaster.data.tokenizers import Tokenizer, measure_unknown, open_tokenizer
 
 if TYPE_CHECKING:
     from recaster.data.packed import PackedRecord
@@ -86,7 +86,9 @@ def write_document_shard(
         Counts for people and later steps.
     """
     rows: list[_Row] = []
-    documents = ((record.id, tokenizer.inner.encode_plain(record.text)) for record in records)
+    documents = [(record.id, tokenizer.inner.encode_plain(record.text)) for record in records]
+    plain = [token for _, tokens in documents for token in tokens]
+    unknown = measure_unknown(plain, tokenizer.inner.named("unk_token"), split=name)
     pieces = _pack(documents, tokenizer, shape) if shape.packed else _cut(documents, tokenizer, shape)
     learned = []
     nothing = 0
@@ -116,6 +118,7 @@ def write_document_shard(
         "learned_tokens": int(sum(learned)),
         "bytes": sum(len(record.text.encode()) for record in records),
         "nothing_learned": nothing,
+        "unknown": unknown,
     }
 
 
@@ -126,7 +129,7 @@ def _count_learned(tokens: list[int], tokenizer: DocumentTokenizer, shape: Corpu
 
 
 def _cut(
-    documents: Iterator[tuple[str, list[int]]], tokenizer: DocumentTokenizer, shape: CorpusShape
+    documents: Iterable[tuple[str, list[int]]], tokenizer: DocumentTokenizer, shape: CorpusShape
 ) -> Iterator[_Row]:
     """Each document on rows of its own."""
     room = _room(tokenizer, shape)
@@ -138,7 +141,7 @@ def _cut(
 
 
 def _pack(
-    documents: Iterator[tuple[str, list[int]]], tokenizer: DocumentTokenizer, shape: CorpusShape
+    documents: Iterable[tuple[str, list[int]]], tokenizer: DocumentTokenizer, shape: CorpusShape
 ) -> Iterator[_Row]:
     """Documents one after another, on full rows; a row is named after the document that it begins in."""
     room = _room(tokenizer, shape)

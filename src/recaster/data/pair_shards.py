@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recaster.core.errors import DataError
 from recaster.core.files import read_json, write_bytes, write_json
 from recaster.core.hashing import hash_file
 from recaster.data.marked_rows import SuccessorRows
 from recaster.data.pair_sources import parse_sides
 from recaster.data.token_shards import TokenShard, make_token_shard, read_token_shard, write_token_shard
+from recaster.data.tokenizers import measure_unknown
 
 if TYPE_CHECKING:
     from recaster.data.packed import PackedRecord
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from recaster.recipe.pairs import PairShape
 
 SPLITS = "splits.json"
-_MOST_UNKNOWN = 0.4
-"""Share of unknown tokens above which nothing can be learned; of words of which no letter is known it is 0.5
-where spaces are tokens too."""
 _NOT_WORD = re.compile(r"[\W_]+")
 
 
@@ -165,16 +162,7 @@ def _count_unknown(
 ) -> float:
     """Share of unknown tokens, what begins and ends a side left out."""
     inner = [token for _, *sides in encoded for side in sides for token in side[1:-1]]
-    share = inner.count(tokenizer.unknown) / len(inner) if inner and tokenizer.unknown is not None else 0.0
-    if share > _MOST_UNKNOWN:
-        raise DataError(
-            "The tokenizer does not know these texts.",
-            where=f"split {name}",
-            value=f"{share:.0%} of the tokens are unknown to it",
-            repair="use a base that was trained on these languages, or a scratch: model, whose tokens are "
-            "found in the data",
-        )
-    return share
+    return measure_unknown(inner, tokenizer.unknown, split=name)
 
 
 def write_about(folder: Path, tokenizer: PairTokenizer, file: Path, facts: dict[str, Any]) -> None:

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recaster.core.errors import RecipeError
+from recaster.core.errors import DataError, RecipeError
 from recaster.core.files import read_json, write_json
 
 _FILLING = ("[PAD]", "<pad>", "</s>", "<|endoftext|>")
 """Padding and end tokens as tokenizers without a configuration beside them call these."""
-_USUAL = {"mask_token": ("[MASK]", "<mask>"), "sep_token": ("[SEP]", "</s>")}
+_USUAL = {"mask_token": ("[MASK]", "<mask>"), "sep_token": ("[SEP]", "</s>"), "unk_token": ("[UNK]", "<unk>")}
 """Likewise by their keys."""
+_MOST_UNKNOWN = 0.4
+"""Of words of which no letter is known it is 0.5 where spaces are tokens too."""
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -69,6 +71,24 @@ class Tokenizer:
             return tokens
         closing = self._inner.num_special_tokens_to_add(is_pair=False) > 1
         return [*tokens[: longest - 1], tokens[-1]] if closing else tokens[:longest]
+
+
+def measure_unknown(tokens: Sequence[int], unknown: int | None, *, split: str) -> float:
+    """The share of `tokens`, special ones left out, that the tokenizer has for all that it does not know.
+
+    Raises:
+        DataError: it is so large that nothing could be learned.
+    """
+    share = tokens.count(unknown) / len(tokens) if tokens and unknown is not None else 0.0
+    if share > _MOST_UNKNOWN:
+        raise DataError(
+            "The tokenizer does not know these texts.",
+            where=f"split {split}",
+            value=f"{share:.0%} of the tokens are unknown to it",
+            repair="use a base that was trained on these languages, or a scratch: model, whose tokens are "
+            "found in the data",
+        )
+    return share
 
 
 def open_tokenizer(folder: Path) -> Tokenizer:

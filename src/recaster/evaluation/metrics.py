@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from statistics import NormalDist
 from typing import Any
 
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from recaster.core.seeds import derive_seed
 from recaster.core.targets import OUT_OF_SCOPE
-from recaster.evaluation.scope import SCOPE_METRICS, in_scope
+from recaster.evaluation.scope import SCOPE_METRICS, InScope
 from recaster.recipe.evaluation import EvaluateSection
 from recaster.recipe.label_rules import LEAST_CLASSES, OF_SEVERAL_LABELS
 
@@ -158,7 +157,8 @@ def classification_metrics(section: EvaluateSection) -> dict[str, MetricFunction
     }
     if section.false_reject_rate is None:
         return found
-    return {**{name: partial(in_scope, function) for name, function in found.items()}, **SCOPE_METRICS}
+    known = InScope()
+    return {**{name: known.of(function) for name, function in found.items()}, **SCOPE_METRICS}
 
 
 def measure(
@@ -174,20 +174,24 @@ def measure(
     a Frechet distance is moved so that its median is the value. A metric that says nothing of so few classes
     is left out.
     """
-    draws = _draws(len(targets), section)
+    functions = {
+        name: function for name, function in functions.items() if _says_something(name, predictions, targets)
+    }
+    drawn: dict[str, list[float]] = {name: [] for name in functions.keys() - _PROPORTIONS}
+    for rows in _draws(len(targets), section) if drawn else []:
+        sample = predictions[rows], targets[rows]  # once for all: it may be large
+        for name, values in drawn.items():
+            values.append(functions[name](*sample))
     measured = {}
     for name, function in functions.items():
-        if not _says_something(name, predictions, targets):
-            continue
         value = function(predictions, targets)
         if name in _PROPORTIONS:
-            rows = _count_rows(name, targets)
-            low, high = wilson_interval(round(value * rows), rows, section.confidence)
+            counted = _count_rows(name, targets)
+            low, high = wilson_interval(round(value * counted), counted, section.confidence)
         else:
-            values = [function(predictions[rows], targets[rows]) for rows in draws]
-            low, high = _interval(values, section.confidence)
+            low, high = _interval(drawn[name], section.confidence)
             if name in _CENTRED:
-                shift = value - float(np.median(values))
+                shift = value - float(np.median(drawn[name]))
                 low, high = low + shift, high + shift
         measured[name] = {"value": value, "low": low, "high": high}
     return measured

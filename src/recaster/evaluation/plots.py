@@ -10,12 +10,22 @@ from numpy.typing import NDArray
 
 from recaster.evaluation.metrics import confidences
 
+_MOST_CLASSES, _UPRIGHT_CLASSES = 30, 10
+"""That are drawn, and whose names stand upright below."""
+
 
 def plot_confusion(matrix: NDArray[np.int64], labels: list[str], path: Path) -> None:
-    """Draw the `(classes, classes)` matrix; rows are the truth."""
+    """Draw the `(classes, classes)` matrix, a row a truth; of many classes those with the most errors."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5, 5), layout="constrained")
+    title = "Confusion on the held-out split"
+    if len(labels) > _MOST_CLASSES:
+        wrong = matrix.sum(0) + matrix.sum(1) - 2 * np.diag(matrix)
+        chosen = np.sort(np.argsort(-wrong, kind="stable")[:_MOST_CLASSES])
+        title += f",\nthe {_MOST_CLASSES} of {len(labels)} labels with the most errors"
+        matrix, labels = matrix[np.ix_(chosen, chosen)], [labels[number] for number in chosen.tolist()]
+    side = max(5.0, 0.3 * len(labels) + 2)
+    figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(np.log1p(matrix), cmap="Blues")
     axes.set(
@@ -25,8 +35,10 @@ def plot_confusion(matrix: NDArray[np.int64], labels: list[str], path: Path) -> 
         yticklabels=labels,
         xlabel="guess",
         ylabel="truth",
-        title="Confusion on the held-out split",
+        title=title,
     )
+    if len(labels) > _UPRIGHT_CLASSES:
+        axes.tick_params(axis="x", rotation=90)
     for (row, column), count in np.ndenumerate(matrix):
         if count:
             dark = count > matrix.max() / 4

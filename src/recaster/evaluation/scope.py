@@ -60,11 +60,26 @@ def divide_scope(predictions: Predictions, targets: Targets) -> tuple[NDArray[np
     return predictions[known, :-1], targets[known]
 
 
-def in_scope(
-    function: Callable[[NDArray[np.float64], Targets], float], predictions: Predictions, targets: Targets
-) -> float:
-    """What `function` says of the rows that have a label."""
-    return function(*divide_scope(predictions, targets))
+class InScope:
+    """Makes functions of rows that have a label out of those that know no others.
+
+    The rows of a sample are picked once for all functions that are asked about it in turn: they may be large.
+    """
+
+    def __init__(self) -> None:
+        self._sample: tuple[Predictions, Targets] | None = None
+        self._known: tuple[NDArray[np.float64], Targets]
+
+    def of(
+        self, function: Callable[[NDArray[np.float64], Targets], float]
+    ) -> Callable[[Predictions, Targets], float]:
+        """What `function` says of the rows that have a label."""
+        return lambda predictions, targets: function(*self._divide(predictions, targets))
+
+    def _divide(self, predictions: Predictions, targets: Targets) -> tuple[NDArray[np.float64], Targets]:
+        if self._sample is None or self._sample[0] is not predictions or self._sample[1] is not targets:
+            self._sample, self._known = (predictions, targets), divide_scope(predictions, targets)
+        return self._known
 
 
 def out_of_scope_auroc(predictions: Predictions, targets: Targets) -> float:

@@ -79,4 +79,4 @@ def open_lexicon(artifact: Path) -> word_table.Lexicon:
     """The words and vectors of an exported folder of the workload word-embedding."""
     table = word_table.build_model(**read_json(artifact / "config.json")["arguments"])
     table.load_state_dict(read_state(artifact))
-    return word_table.Lexicon(table.eval(), read_json(artifact / "vocabulary.json"))
+    return word_table.Lexicon(table.eval().requires_grad_(False), read_json(artifact / "vocabulary.json"))

@@ -100,7 +100,12 @@ class TextClassification:
         """
         from recaster.data.packed import read_accepted
         from recaster.data.split import divide_records, group_texts
-        from recaster.data.tokenizers import open_tokenizer, train_byte_pairs, train_words
+        from recaster.data.tokenizers import (
+            measure_unknown,
+            open_tokenizer,
+            train_byte_pairs,
+            train_words,
+        )
 
         records = read_accepted(raw, accepted)
         texts = [record.text for record in records]
@@ -119,10 +124,14 @@ class TextClassification:
             )
         tokenizer = open_tokenizer(base or folder / _TOKENIZER)
         longest = recipe.data.text.max_tokens  # type: ignore[union-attr] # `kind` says it is there
+        frame = set(tokenizer.encode(""))
         truncated: dict[str, float] = {}
+        unknown: dict[str, float] = {}
         for name, rows in splits.items():
             encoded = [tokenizer.encode(texts[row]) for row in rows.tolist()]
             truncated[name] = float(np.mean([len(one) > longest for one in encoded])) if encoded else 0.0
+            plain = [token for one in encoded for token in one if token not in frame]
+            unknown[name] = measure_unknown(plain, tokenizer.named("unk_token"), split=name)
             cut = [tokenizer.truncate(one, longest) for one in encoded]
             order = np.arange(len(rows))
             if name != "train":
@@ -141,6 +150,7 @@ class TextClassification:
             "duplicates": len(groups) - len(set(groups.tolist())),
             "left_out": left_out,
             "truncated": truncated,
+            "unknown": unknown,
         }
         about = {"padding": tokenizer.padding, "vocabulary": tokenizer.size, "tokens": longest}
         per_label = {name: count_labels(labels[rows]) for name, rows in splits.items()}
