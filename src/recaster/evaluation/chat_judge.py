@@ -27,7 +27,7 @@ from recaster.core.seeds import derive_seed
 from recaster.data.marked_rows import SuccessorRows
 from recaster.data.token_shards import make_token_shard
 from recaster.data.tokenizers import open_tokenizer
-from recaster.models.causal_models import CausalModel, open_causal_model
+from recaster.models.causal_models import foreseeing, open_causal_model
 from recaster.models.token_scores import score_tokens
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Judge:
     def __init__(self, folder: Path, contexts: Sequence[str], wanted: Sequence[str]) -> None:
         self._wanted = list(wanted)
         self._tokenizer = open_tokenizer(folder)
-        self._model = CausalModel(open_causal_model(folder))
+        self._model = foreseeing(open_causal_model(folder))
         self._contexts = [self._tokenizer.encode_plain(context) for context in contexts]
         # What all of them end with is the template's: a reply's opening, whatever the conversation.
         ending = _common_ending(contexts)
