@@ -28,6 +28,7 @@ from recaster.recipe import (
     trees,
     words,
 )
+from recaster.recipe.metrics import METRICS
 
 HERE = Path(__file__).parent
 _MADE = "<!-- Made by docs/reference/generate.py; edit the source instead. -->\n"
@@ -69,7 +70,7 @@ def render_recipe() -> str:
     tree = schema.Recipe.model_json_schema()
     parts = [f"{_MADE}# The recipe\n", "A key without a default is a decision that every recipe states.\n"]
     parts += _render_section("Recipe", "", tree, tree["$defs"])
-    metrics = (f"- `{name}`: {direction} is better" for name, direction in schema.METRICS.items())
+    metrics = (f"- `{name}`: {direction} is better" for name, direction in METRICS.items())
     parts.append("## Metrics\n\nWhat a bar or a comparison can name:\n\n" + "\n".join(metrics) + "\n")
     return "\n".join(parts)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from recaster.recipe.schema import METRICS, Bar, GateSection
+from recaster.recipe.metrics import METRICS
+from recaster.recipe.schema import Bar, GateSection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

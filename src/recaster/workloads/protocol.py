@@ -58,7 +58,7 @@ class Workload(Trainable, Protocol):
         """Predictions and targets of the exported model on a split, one entry a row in the split's order."""
 
     def metrics(self, section: EvaluateSection) -> Mapping[str, MetricFunction]:
-        """The metrics by name, all known to `recipe.schema.METRICS`."""
+        """The metrics by name, all known to `recipe.metrics.METRICS`."""
 
     def report(
         self,
