@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from recaster.core.errors import RecipeError
 from recaster.customization.build import build_customized, load_merged, load_trained
 from recaster.customization.protocol import load_method
-from recaster.data.chat_shards import write_about, write_chat_shard
-from recaster.data.chat_tokens import ChatTokenizer
+from recaster.data.chat_shards import pack_chats, write_about, write_chat_shard, write_encoded
+from recaster.data.chat_tokens import ChatTokenizer, EncodedChat
 from recaster.data.tokenizers import train_chat_byte_pairs
 from recaster.exporting.open_folder import write_adapter_folder, write_open_folder
 from recaster.models.causal_models import CausalModel, build_causal_model, open_causal_model
@@ -68,7 +68,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def plan(base: Path, tmp_path: Path) -> dict[str, Any]:
-    about = {"padding": 0, "vocabulary": ChatTokenizer(base).size, "stop": [2]}
+    about = {"padding": 0, "vocabulary": ChatTokenizer(base).size, "stop": [2], "divider": None}
     (tmp_path / "splits.json").write_text(json.dumps(about))
     return {
         "prepared": str(tmp_path),
@@ -281,6 +281,47 @@ def test_a_cut_text_ends_where_its_tokens_do(base: Path, longest: int) -> None:
     tokenizer = ChatTokenizer(base)
     cut = tokenizer.encode(TALK, longest)
     assert cut.truncated and tokenizer.mark(cut.text, cut.parts) == (cut.tokens, cut.learned)
+
+
+def _packed(base: Path, folder: Path) -> tuple[list[EncodedChat], int]:
+    """Conversations of several lengths, and the token that divides them, which none of them has."""
+    tokenizer = ChatTokenizer(base)
+    short = [{"role": "user", "content": "who"}, {"role": "assistant", "content": "me"}] * 2
+    chats = [
+        tokenizer.encode([*short[:count], {"role": "assistant", "content": word}], 64)
+        for count, word in ((1, "is"), (3, "it me"), (1, "fine"), (1, "me me"), (1, "weather"))
+    ]
+    divider = tokenizer.dividing_token()
+    assert all(divider not in chat.tokens for chat in chats)
+    rows, ids = pack_chats(chats, list("abcde"), longest=64, divider=divider)
+    assert sorted("+".join(ids).split("+")) == list("abcde") and len(rows) < len(chats)
+    assert max(len(row.tokens) for row in rows) <= 64
+    write_encoded(folder, "train", rows, ids, texts=False)
+    write_about(folder, tokenizer, {}, divider=divider)
+    return chats, divider
+
+
+def test_packed_conversations_are_learned_as_if_each_stood_alone(
+    plan: dict[str, Any], base: Path, tmp_path: Path
+) -> None:
+    chats, divider = _packed(base, tmp_path)
+    model: Any = build_customized(WORKLOAD, _customize(plan, "full")).eval()
+    assert model.end == divider and not model.begins
+    data = WORKLOAD.open_split(tmp_path, "train", plan)
+    loss_sum = build_token_loss(
+        {"name": "cross-entropy", "label_smoothing": 0.0, "class_weights": None}, training=False
+    )
+    tokens, targets = data.batch(np.arange(len(data)), seed=None)
+    assert (targets != NO_TARGET).sum() == sum(sum(chat.learned[1:]) for chat in chats)
+    with torch.no_grad():
+        packed = loss_sum(model(tokens), targets)
+        model.end = None  # each would see those before it
+        leaking = loss_sum(model(tokens), targets)
+        write_encoded(tmp_path, "alone", chats, list("abcde"), texts=False)
+        tokens, targets = WORKLOAD.open_split(tmp_path, "alone", plan).batch(np.arange(5), seed=None)
+        alone = loss_sum(model(tokens), targets)
+    torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-4)
+    assert abs(leaking - alone) > 0.01
 
 
 @pytest.fixture

@@ -205,7 +205,7 @@ _ROWS = torch.tensor([[2, 10, 11, 12, 3, 20, 21, 3, 30, 3], [2, 13, 14, 15, 3, 2
 @torch.no_grad()
 def test_documents_of_a_row_are_kept_apart(objective: str) -> None:
     model = _build(objective)
-    check = partial(check_apart, model, model.network, end=3)
+    check = partial(check_apart, model, model.network, end=3, where="data.corpus.apart")
     with pytest.raises(RecipeError, match="does not keep the documents of a row apart"):
         check()
     seen = model(_ROWS)

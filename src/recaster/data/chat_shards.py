@@ -11,8 +11,9 @@ tokenizers were trained on other data are still measured on the same replies.
 from __future__ import annotations
 
 import json
+from bisect import bisect_left, insort
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,12 +46,19 @@ class HeldOut:
 
 
 def write_chat_shard(
-    folder: Path, name: str, records: Sequence[PackedRecord], *, tokenizer: ChatTokenizer, longest: int
+    folder: Path,
+    name: str,
+    records: Sequence[PackedRecord],
+    *,
+    tokenizer: ChatTokenizer,
+    longest: int,
+    divider: int | None = None,
 ) -> dict[str, Any]:
     """Write one split, the held-out ones in order of length, so that evaluating them fills up little.
 
     Args:
         longest: tokens of a row; what is longer is cut there.
+        divider: the token between conversations that share a row of the training split; None: none do.
 
     Returns:
         Counts for people and later steps.
@@ -59,13 +67,49 @@ def write_chat_shard(
     kept = [place for place, chat in enumerate(chats) if any(chat.learned[1:])]
     if name != "train":
         kept.sort(key=lambda place: len(chats[place].tokens))
-    ids = [records[place].id for place in kept]
-    counts = write_encoded(folder, name, [chats[place] for place in kept], ids, texts=name != "train")
+    own, ids = [chats[place] for place in kept], [records[place].id for place in kept]
+    if divider is not None and name == "train":
+        own, ids = pack_chats(own, ids, longest=longest, divider=divider)
+    counts = write_encoded(folder, name, own, ids, texts=name != "train")
     return {
+        "conversations": len(kept),
         **counts,
         "truncated": float(np.mean([chat.truncated for chat in chats])) if chats else 0.0,
         "nothing_learned": len(chats) - len(kept),
     }
+
+
+def pack_chats(
+    chats: Sequence[EncodedChat], ids: Sequence[str], *, longest: int, divider: int
+) -> tuple[list[EncodedChat], list[str]]:
+    """Rows of at most `longest` tokens with whole conversations: the longest that still has room, first.
+
+    Each is named by its conversations. (Best fit decreasing, Johnson 1973.)
+    """
+    rows: list[list[int]] = []
+    rooms: list[tuple[int, int]] = []  # room that is left in a row, and its number, ascending
+    for place in sorted(range(len(chats)), key=lambda place: (-len(chats[place].tokens), place)):
+        needed = len(chats[place].tokens) + 1
+        found = bisect_left(rooms, (needed, -1))
+        if found < len(rooms):
+            room, row = rooms.pop(found)
+            rows[row].append(place)
+        else:
+            room, row = longest + 1, len(rows)
+            rows.append([place])
+        insort(rooms, (room - needed, row))
+    return [_join([chats[place] for place in row], divider) for row in rows], [
+        "+".join(ids[place] for place in row) for row in rows
+    ]
+
+
+def _join(chats: Sequence[EncodedChat], divider: int) -> EncodedChat:
+    tokens, learned = list(chats[0].tokens), list(chats[0].learned)
+    for chat in chats[1:]:
+        tokens += [divider, *chat.tokens]
+        learned += [False, *chat.learned]
+    truncated = any(chat.truncated for chat in chats)
+    return replace(chats[0], tokens=tokens, learned=learned, truncated=truncated, text="", parts=[])
 
 
 def write_encoded(
@@ -89,9 +133,16 @@ def write_encoded(
     }
 
 
-def write_about(folder: Path, tokenizer: ChatTokenizer, facts: dict[str, Any]) -> None:
-    """Write what later steps must know of the prepared data beside `facts`."""
+def write_about(
+    folder: Path, tokenizer: ChatTokenizer, facts: dict[str, Any], *, divider: int | None = None
+) -> None:
+    """Write what later steps must know of the prepared data beside `facts`.
+
+    Args:
+        divider: the token between conversations that share a row, where some do.
+    """
     about = {
+        "divider": divider,
         "padding": tokenizer.padding,
         "vocabulary": tokenizer.size,
         "stop": tokenizer.closing_tokens(),

@@ -109,6 +109,30 @@ class ChatTokenizer:
         }
         return [encoded.tokens[last]] if encoded.tokens[last] in special else []
 
+    def dividing_token(self) -> int:
+        """A special token that no conversation has, to stand between two.
+
+        Raises:
+            RecipeError: there is none.
+        """
+        chat = [
+            {"role": role, "content": "a"} for role in ("system", "user", "assistant", "user", "assistant")
+        ]
+        used = set(self._inner.encode(self._write(chat, ask=False)).ids)
+        special = [
+            number
+            for number, token in sorted(self._inner.get_added_tokens_decoder().items())
+            if token.special and number not in used
+        ]
+        if not special:
+            raise RecipeError(
+                "The tokenizer has no special token to divide conversations by.",
+                where="data.chat.packed",
+                value=str(self._folder),
+                repair="set it to false",
+            )
+        return self.padding if self.padding in special else int(special[0])
+
     def _render(self, messages: Sequence[Message], longest: int) -> tuple[str, list[tuple[int, int]], bool]:
         """The text up to the last reply, or as far as tokens are wanted; each reply's place; if it is all."""
         replies = [place for place, message in enumerate(messages) if message["role"] == "assistant"]

@@ -38,13 +38,19 @@ class CausalModel(OpenModel):
     Args:
         end: the token between a row's documents, which then do not see each other; None: each token sees all
             that is before it.
+        begins: a document's first token sees it, and the one before foresees it: so with texts, not chats.
     """
 
     def __init__(
-        self, network: nn.Module, report: LoadReport | None = None, *, end: int | None = None
+        self,
+        network: nn.Module,
+        report: LoadReport | None = None,
+        *,
+        end: int | None = None,
+        begins: bool = True,
     ) -> None:
         super().__init__(network, report)
-        self.end = end
+        self.end, self.begins = end, begins
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits of what follows the marked ones of `tokens` `(rows, tokens)`, filled up at the end.
@@ -60,7 +66,9 @@ class CausalModel(OpenModel):
             return paired
         plain, chosen = place_marks(tokens)
         network: Any = self.network
-        mask = None if self.end is None else document_mask(plain, end=self.end, causal=True)
+        mask = None
+        if self.end is not None:
+            mask = document_mask(plain, end=self.end, causal=True, begins=self.begins)
         with choosing(network.get_output_embeddings(), chosen, tokens.shape[1]):
             logits: Tensor = network(input_ids=plain, attention_mask=mask, use_cache=False).logits
         return logits
@@ -139,11 +147,14 @@ def decoder_arguments(base: str | None, scratch: Mapping[str, Any]) -> dict[str,
     return {"network": RECURRENT[scratch["architecture"]], **{name: scratch[name] for name in names}}
 
 
-def check_recurrent(method: str, *, apart: bool = False) -> None:
+def check_recurrent(method: str, *, apart: str = "") -> None:
     """A recurrent network has no linear layers to change, no room for vectors before a text, and no mask.
 
+    Args:
+        apart: the recipe's key, if it is set, by which documents of a row must not see each other.
+
     Raises:
-        RecipeError: the recipe's method, or `data.corpus.apart`, wants them.
+        RecipeError: the recipe's method, or `apart`, wants them.
     """
     if method != "full":
         raise RecipeError(
@@ -155,9 +166,9 @@ def check_recurrent(method: str, *, apart: bool = False) -> None:
     if apart:
         raise RecipeError(
             "A recurrent network reads a row from begin to end, and cannot keep its documents apart.",
-            where="data.corpus.apart",
+            where=apart,
             value=True,
-            repair="set data.corpus.packed to false: each document is then a row",
+            repair="set packed to false there: each document is then a row",
         )
 
 

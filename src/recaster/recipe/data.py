@@ -73,6 +73,9 @@ class ChatShape(Section):
     """A longer conversation is a broken record."""
     max_reply_tokens: int = Field(default=128, ge=1, le=8192)
     """Where the model stops writing a reply that does not end by itself."""
+    packed: bool = False
+    """Fill rows of the training split up with one conversation after another, none of which sees another:
+    saves time where they are much shorter than `max_tokens`. Positions count from the row's begin."""
     preferences: bool = False
     """Learn which of two replies is better: each conversation ends with the assistant's message and has a
     worse one in its place, `rejected`; train.loss is preference. The earliest turns of a longer conversation

@@ -29,6 +29,8 @@ def check_preferences(recipe: Recipe) -> None:
         if odd := [metric for metric in named if metric in OF_PREFERENCES]:
             raise ValueError(f"{odd[0]} is of pairs of replies, data.chat.preferences; use another metric")
         return
+    if chat is not None and chat.packed:
+        raise ValueError("data.chat.packed is not for pairs of replies; remove it")
     if recipe.model.from_scratch:
         raise ValueError(
             f"data.chat.preferences moves a model away from its base, and {recipe.model.base} has fresh "

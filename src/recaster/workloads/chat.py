@@ -34,6 +34,7 @@ from recaster.models.causal_models import (
     open_causal_model,
 )
 from recaster.models.losses import LossSum, build_token_loss
+from recaster.models.packed_rows import keep_apart
 from recaster.models.preference_loss import build_preference_loss, count_preferred
 from recaster.models.recurrent_decoder import RecurrentDecoder
 from recaster.models.token_scores import score_tokens
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from recaster.recipe.schema import Recipe
     from recaster.workloads.protocol import MetricFunction
 
+_PACKED = "data.chat.packed"
 _PAIRED = 3
 """Dimensions of the targets of pairs; of conversations there are two."""
 _TOKENIZER = "tokenizer"
@@ -101,7 +103,8 @@ class Chat:
         if base is None:
             _train_tokenizer(recipe, [records[row] for row in splits["train"].tolist()], folder)
         tokenizer = ChatTokenizer(base or folder / _TOKENIZER)
-        write = write_preference_shard if shape.preferences else write_chat_shard
+        divider = tokenizer.dividing_token() if shape.packed else None
+        write = write_preference_shard if shape.preferences else partial(write_chat_shard, divider=divider)
         counts = {}
         for name, rows in splits.items():
             own = [records[row] for row in rows.tolist()]
@@ -113,7 +116,7 @@ class Chat:
             "duplicates": len(groups) - len(set(groups.tolist())),
             "left_out": left_out,
         }
-        write_about(folder, tokenizer, facts)
+        write_about(folder, tokenizer, facts, divider=divider)
         return facts
 
     def model_arguments(self, recipe: Recipe) -> dict[str, Any]:
@@ -130,8 +133,12 @@ class Chat:
         model = build_decoder(
             base=Path(plan["base"]) if plan["base"] else None, scratch=_scratch(plan), **base_options(plan)
         )
+        divider, method = read_json(Path(plan["prepared"]) / SPLITS)["divider"], plan["customize"]["method"]
         if isinstance(model, RecurrentDecoder):
-            check_recurrent(plan["customize"]["method"])
+            check_recurrent(method, apart=_PACKED if divider is not None else "")
+        elif divider is not None:
+            model.begins = False
+            keep_apart(model, end=divider, method=method, where=_PACKED)
         return model
 
     def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:  # noqa: ARG002

@@ -28,7 +28,6 @@ from recaster.data.document_shards import (
 )
 from recaster.models.causal_models import (
     RECURRENT,
-    CausalModel,
     build_decoder,
     check_recurrent,
     decoder_arguments,
@@ -42,7 +41,7 @@ from recaster.models.masked_models import (
     has_masked_head,
     open_masked_model,
 )
-from recaster.models.packed_rows import check_apart
+from recaster.models.packed_rows import keep_apart
 from recaster.models.recurrent_decoder import RecurrentDecoder
 from recaster.models.token_scores import score_tokens
 from recaster.training.trainable import TrainingSet
@@ -61,7 +60,7 @@ if TYPE_CHECKING:
 _ARCHITECTURES = {"causal": ("small-decoder", *RECURRENT), "masked": ("small-encoder",)}
 _NEW_HEAD = frozenset({"full", "quantize", "prune"})
 """Methods that train a head which the base does not have."""
-_BEFORE_THE_ROW = frozenset({"prompt", "prefix"})
+_APART = "data.corpus.apart"
 _TOKENIZER = "tokenizer"
 """Folder of the prepared data with the tokenizer's files, of a model without a base."""
 
@@ -145,9 +144,10 @@ class LanguageModelling:
         if about["objective"] == "causal":
             causal = build_decoder(base=base, scratch=scratch, **base_options(plan))
             if isinstance(causal, RecurrentDecoder):
-                check_recurrent(method, apart=about["apart"])
-                return causal
-            return _keep_apart(causal, about, method)
+                check_recurrent(method, apart=_APART if about["apart"] else "")
+            elif about["apart"]:
+                keep_apart(causal, end=about["end"], method=method, where=_APART)
+            return causal
         model = build_masked_model(base=base, scratch=scratch)
         if model.report and model.report.reinitialised and method not in _NEW_HEAD:
             raise RecipeError(
@@ -156,7 +156,9 @@ class LanguageModelling:
                 value=f"{method}; fresh: {', '.join(model.report.reinitialised)}",
                 repair="use method full, or a base with the head, such as what full has made of it",
             )
-        return _keep_apart(model, about, method)
+        if about["apart"]:
+            keep_apart(model, end=about["end"], method=method, where=_APART)
+        return model
 
     def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:  # noqa: ARG002
         """The split's tokens, memory-mapped."""
@@ -268,28 +270,6 @@ def _open_model(artifact: Path, prepared: Path) -> nn.Module:
     if about["objective"] == "causal":
         return foreseeing(open_causal_model(artifact), end=end).eval()
     return MaskedModel(open_masked_model(artifact), padding=about["padding"], end=end).eval()
-
-
-def _keep_apart(
-    model: CausalModel | MaskedModel, about: dict[str, Any], method: str
-) -> CausalModel | MaskedModel:
-    """`model`, which keeps the documents of a row apart where the recipe says so.
-
-    Raises:
-        RecipeError: its architecture, or the method, cannot.
-    """
-    if not about["apart"]:
-        return model
-    if method in _BEFORE_THE_ROW:
-        raise RecipeError(
-            "Vectors before the row are of no document, and none would see them.",
-            where="data.corpus.apart",
-            value=f"true with customize.method {method}",
-            repair="set it to false, or use lora",
-        )
-    model.end = about["end"]
-    check_apart(model, model.network, end=about["end"])
-    return model
 
 
 WORKLOAD = LanguageModelling()
