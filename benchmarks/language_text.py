@@ -1,10 +1,13 @@
 """Text classification on public data, from an open encoder and from fresh weights: SST-2, TREC-6, CLINC150.
 
+MiniLM-L6 on SST-2 and TREC-6 by every method is `benchmarks/customization.py`; two of its targets stand here.
+
 RECASTER_TEST_DATA=DIR python -m benchmarks.language_quality --only text
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import Any
 from benchmarks.customization_runs import LOCAL
 from benchmarks.public_data import make_project
 from benchmarks.quality import headline
-from benchmarks.record import target
+from benchmarks.record import RESULTS, target
 from recaster import pipeline
 from recaster.core.files import read_json
 from recaster.core.progress import SilentReporter
@@ -54,12 +57,8 @@ RUNS = {
     "sst2-lstm": _Run(recipe="sst2-lstm"),
     "trec-cnn-vectors": _Run(recipe="trec-cnn-vectors", vectors=True),
     "sst2-cnn-vectors": _Run(recipe="sst2-cnn-vectors", vectors=True),
-    "trec-minilm": _Run(recipe="trec-minilm"),
-    "sst2-minilm": _Run(recipe="sst2-minilm"),
 }
 _WANTED: Sequence[tuple[str, str, float, str]] = (
-    ("sst2-minilm", "accuracy", 0.90, "SST-2: accuracy from MiniLM-L6"),
-    ("trec-minilm", "accuracy", 0.965, "TREC-6: accuracy from MiniLM-L6"),
     ("clinc-minilm", "accuracy", 0.95, "CLINC150: accuracy in scope from MiniLM-L6"),
     ("clinc-minilm", "out_of_scope_auroc", 0.95, "CLINC150: AUROC out of scope from MiniLM-L6"),
     # Within a point of Kim (2014), table 2: CNN-rand 82.7 and 91.2; CNN-non-static, from vectors of a hundred
@@ -69,6 +68,9 @@ _WANTED: Sequence[tuple[str, str, float, str]] = (
     ("sst2-cnn-vectors", "accuracy", 0.862, "SST-2: Kim's network from own vectors (published 87.2)"),
     ("trec-cnn-vectors", "accuracy", 0.926, "TREC-6: Kim's network from own vectors (published 93.6)"),
 )
+
+
+_CUSTOMIZED = ("SST-2, full, test accuracy", "TREC-6, full, test accuracy")
 
 
 def run(work: Path) -> list[dict[str, Any]]:
@@ -118,7 +120,13 @@ def _rounded(entry: dict[str, float]) -> list[float]:
 def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The figures that were asked for, of the runs that were measured."""
     found = {row["run"]: row for row in rows}
-    return [
+    customized = json.loads((RESULTS / "customization.json").read_bytes())["targets"]
+    shared = [
+        {**entry, "name": f"text classification, {entry['name']} from MiniLM-L6 (customization.json)"}
+        for entry in customized
+        if entry["name"] in _CUSTOMIZED
+    ]
+    return shared + [
         target(
             f"text classification, {what}",
             f"at least {wanted}",
