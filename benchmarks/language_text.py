@@ -100,7 +100,7 @@ def _measure(project: Path, name: str, one: _Run) -> dict[str, Any]:
         "parameters": trained.facts["parameters"],
         "threads": cast.recipe.distributed.threads_per_rank,
         **{metric: _rounded(entry) for metric, entry in evaluated.facts["metrics"].items()},
-        "word_average": {key: _rounded(entry) for key, entry in told["baseline"]["metrics"].items()},
+        "word_average": {key: _rounded(entry) for key, entry in told["word_average"]["metrics"].items()},
         "slices": [
             {"by": row["by"], "slice": row["slice"], "accuracy": _rounded(row["accuracy"])}
             for row in told["slices"]

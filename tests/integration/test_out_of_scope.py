@@ -67,7 +67,7 @@ def test_it_knows_what_it_does_not_know(project: Path) -> None:
     assert (
         sum(row["rows"] for row in told["classes"]) == 240 and (evaluated.path / "scope.png").stat().st_size
     )
-    assert set(told["baseline"]["metrics"]) == {"accuracy", "macro_f1", "out_of_scope_auroc"}
+    assert set(told["word_average"]["metrics"]) == {"accuracy", "macro_f1", "out_of_scope_auroc"}
 
     ask = project / "ask.jsonl"
     ask.write_text('{"text": "wake me at noon"}\n{"text": "knitting recipe soup old capital who"}\n')

@@ -35,7 +35,7 @@ def collect_facts(cast: Cast, snapshot: StepResult, trained: StepResult, evaluat
         classes=told.get("classes", []),
         judge=told.get("judge"),
         slices=[row for row in told.get("slices", []) if "accuracy" in row],
-        baseline=told.get("baseline"),
+        baseline=told.get("word_average"),
         chain=chain,
         training=_describe_training(cast, trained),
         base_model=page.removeprefix(_HUB) if page and page.startswith(_HUB) else None,

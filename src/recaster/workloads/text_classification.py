@@ -290,7 +290,7 @@ class TextClassification:
             "group": groups,
         }
         told = report_classes(recipe, predictions, targets, folder, slices=slices)
-        return {**told, "baseline": baseline}
+        return {**told, "word_average": baseline}
 
     def explain(
         self,
