@@ -46,7 +46,7 @@ ui up down: $(VENV)/.installed ## pages; server and worker; stop them
 	$(PY) -m recaster.cli $@
 
 bench-overhead: $(VENV)/.installed ## the cost over a plain script (about 5 minutes)
-	$(PY) benchmarks/overhead.py
+	$(PY) -m benchmarks.overhead
 
 contract-table: $(VENV)/.installed ## measure how far each strategy is from one process
 	$(PY) -m benchmarks.strategies

@@ -19,7 +19,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from recaster.data.chat_sources import Message, check_order, parse_messages, read_chats
+from recaster.data.chat_sources import Message, parse_messages, read_chats
+from recaster.models.turn_order import check_order
 
 _PAIRS, _SEED, _OTHERS, _MOST_TURNS = 1000, 5, 12, 8
 _SHORTEST = 12

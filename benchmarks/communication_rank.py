@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -44,7 +44,7 @@ class Runner:
     def __init__(self, case: dict[str, Any], task: tuple[Any, Any, int], *, steps: int) -> None:
         self.case, (self.train, self.held_out, classes) = case, task
         ranks = dist.get_world_size()
-        section = DistributedSection(strategy="ddp", ranks=ranks, bucket_mib=_BUCKET_MIB)
+        section = DistributedSection(strategy="ddp", ranks=ranks, min_ranks=ranks, bucket_mib=_BUCKET_MIB)
         self.mesh: Mesh = build_mesh(mesh_shape(section.model_dump()), device=torch.device("cpu"))
         self.strategy = build_strategy(
             build_model(classes),
@@ -145,7 +145,7 @@ def is_out_of_time(times: list[float], case: dict[str, Any]) -> bool:
     """Whether the first rank has used up the case's time; the same on all ranks."""
     used = torch.tensor(sum(times))
     dist.broadcast(used, src=0)
-    return float(used) > case["most_seconds"]
+    return float(used) > float(case["most_seconds"])
 
 
 def _facts(
@@ -190,7 +190,8 @@ def compare(plan: dict[str, Any], task: tuple[Any, Any, int]) -> dict[str, Any]:
     for runner, steps in zip(runners, (4, 20), strict=True):  # the adviser's measuring and probation are over
         for _ in range(steps):
             runner.take_step()
-    ratios, means = [], [[], []]
+    ratios: list[float] = []
+    means: tuple[list[float], list[float]] = ([], [])
     for number in range(blocks):
         spent = [0.0, 0.0]
         for which in (0, 1) if number % 2 else (1, 0):
@@ -200,7 +201,7 @@ def compare(plan: dict[str, Any], task: tuple[Any, Any, int]) -> dict[str, Any]:
         ratios.append(spent[1] / spent[0])
     for runner in runners:
         runner.close()
-    advised = runners[1].strategy.communication
+    advised = cast(Adviser, runners[1].strategy.communication)
     return {
         "plain_seconds": statistics.median(means[0]),
         "advised_seconds": statistics.median(means[1]),

@@ -125,7 +125,9 @@ def run_recaster(task: Task, folder: Path, options: Options) -> float:
         validate_every_epochs=epochs + 1,
         checkpoint_every_steps=task.save_every,
     ).model_dump()
-    section = DistributedSection(strategy="single", ranks=1, threads_per_rank=options.threads).model_dump()
+    section = DistributedSection(
+        strategy="single", ranks=1, min_ranks=1, threads_per_rank=options.threads
+    ).model_dump()
     plan = {
         "workload_module": "benchmarks.engine_tasks",
         "task": task.name,
@@ -142,10 +144,10 @@ def run_recaster(task: Task, folder: Path, options: Options) -> float:
 
 
 def _time_steps(run: Any, options: Options) -> float:
-    from recaster.training import rank
+    from recaster.training import loop, rank
 
     marks: list[float] = []
-    steps = rank.train_steps
+    steps = loop.train_steps
 
     def marked(*args: Any, **kwargs: Any) -> Any:
         marks.append(time.perf_counter())
@@ -163,14 +165,14 @@ def _time_steps(run: Any, options: Options) -> float:
             if options.device.type == "cuda" and run.steps - report.step == _PROFILED:
                 profile = _start_profile(options)
 
-    rank.train_steps = marked  # type: ignore[assignment]
+    rank.train_steps = marked  # type: ignore[attr-defined]
     run._end_epoch = lambda report, _: report.step == run.steps
     run._write_result = lambda **_: None
     try:
         run.train()
     finally:
-        rank.train_steps = steps
-    return (marks[1] - marks[0]) / (run.steps - run.measured_from)
+        rank.train_steps = steps  # type: ignore[attr-defined]
+    return (marks[1] - marks[0]) / float(run.steps - run.measured_from)
 
 
 def _start_profile(options: Options) -> tuple[Any, float]:
@@ -185,7 +187,8 @@ def _end_profile(begun: tuple[Any, float], options: Options) -> float:
     options.wait()
     wall = time.perf_counter() - started
     profiler.stop()
-    return sum(event.self_device_time_total for event in profiler.key_averages()) / 1e6 / wall
+    busy = sum(event.self_device_time_total for event in profiler.key_averages())
+    return float(busy) / 1e6 / wall
 
 
 def run_accelerate(task: Task, folder: Path, options: Options) -> float:
@@ -235,7 +238,7 @@ def run_lightning(task: Task, folder: Path, options: Options) -> float:
     model, optimizer, loader = _usual_parts(task)
     marks: list[float] = []
 
-    class Module(lightning.LightningModule):
+    class Module(lightning.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.model = model
@@ -248,7 +251,7 @@ def run_lightning(task: Task, folder: Path, options: Options) -> float:
         def configure_optimizers(self) -> Any:
             return optimizer
 
-    class Clock(Callback):
+    class Clock(Callback):  # type: ignore[misc]
         def on_train_start(self, *_: Any) -> None:
             marks.append(time.perf_counter())
 
@@ -286,7 +289,7 @@ def run_transformers(task: Task, folder: Path, options: Options) -> float:
             logits = self.model(inputs)
             return {"loss": F.cross_entropy(logits, labels), "logits": logits}
 
-    class Clock(TrainerCallback):
+    class Clock(TrainerCallback):  # type: ignore[misc]
         def on_train_begin(self, *_: Any, **__: Any) -> None:
             marks.append(time.perf_counter())
 
@@ -367,7 +370,7 @@ def _launched_alone() -> Iterator[None]:
             del os.environ[name]
 
 
-def _run_once(task: Task, name: str, arguments: argparse.Namespace) -> dict[str, float | None]:
+def _run_once(task: Task, name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """One run in this process, which is used for nothing else."""
     torch.set_num_threads(arguments.threads)
     options = Options(arguments)

@@ -112,7 +112,7 @@ def _make_shard(folder: Path, path: Path, side: int) -> Shard:
 
 def _models(side: int) -> dict[str, nn.Module]:
     size: dict[str, Any] = {"channels": 3, "height": side, "width": side, "classes": 10}
-    small = {"hidden": 32, "dropout": 0.1, "activation": "relu"}
+    small: dict[str, Any] = {"hidden": 32, "dropout": 0.1, "activation": "relu"}
     models = {"mobilenet-v2": mobilenet_v2.build_model(**size, dropout=0.2)}
     if side == 32:
         models |= {

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ def _train_through(
                 rank.kill()
             dead = {rank.pid for rank in ranks}
             # What the next kill waits for must be done by the new ranks, not be left in the journal.
-            await_true(lambda dead=dead: _are_replaced(run_dir, dead), seconds=60, what="new ranks")
+            await_true(partial(_are_replaced, run_dir, dead), seconds=60, what="new ranks")
         done.append((reached, what))
     if training.wait(600):
         raise SystemExit((run_dir / "told.txt").read_text())

@@ -98,7 +98,7 @@ def _run_gensim(python: str, cast: pipeline.Cast, prepared: Path, work: Path) ->
         settings |= {"min_n": subwords.shortest, "max_n": subwords.longest, "bucket": subwords.buckets}
     work.mkdir(parents=True, exist_ok=True)
     (work / "settings.json").write_text(json.dumps(settings))
-    command = [python, _PEER, prepared, work / "settings.json", work / "vectors.txt"]
+    command: list[str | Path] = [python, _PEER, prepared, work / "settings.json", work / "vectors.txt"]
     told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     words, vectors = read_vectors(work / "vectors.txt")
     predictions, targets, names = _judge(words, vectors, read_json(prepared / "test.pairs.json")["pairs"])

@@ -79,7 +79,7 @@ def _count_minutes(journal: list[dict[str, Any]], batch: int) -> float:
         (record["step"] - last) * batch / record["samples_per_second"]
         for record, last in zip(steps, before, strict=False)
     ]
-    return sum(seconds) / 60
+    return float(sum(seconds)) / 60
 
 
 def _rounded(entry: dict[str, float]) -> list[float]:

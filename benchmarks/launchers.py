@@ -304,13 +304,13 @@ def _host_of_rank(bench: Bench, run_dir: Path, rank: int) -> Host:
 
 def _last_loss(run_dir: Path) -> float:
     records = read_journal(run_dir / "journal.jsonl")
-    return round([record["loss"] for record in records if record["kind"] == "validation"][-1], 6)
+    return round(float([record["loss"] for record in records if record["kind"] == "validation"][-1]), 6)
 
 
 def _longest_pause(run_dir: Path) -> float:
     """Between two steps of the journal; steps that were done again count as part of it."""
     times = [record["time"] for record in read_journal(run_dir / "journal.jsonl")]
-    return round(max(after - before for before, after in pairwise(times)), 1)
+    return round(float(max(after - before for before, after in pairwise(times))), 1)
 
 
 def _sent(host: Host) -> int:

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from record import target, write_result
+
+from benchmarks.record import target, write_result
 
 ROOT = Path(__file__).parent.parent
 ROUNDS = 5
@@ -110,7 +111,7 @@ def _steps_since(project: Path) -> int:
 
 def report(rows: list[dict[str, Any]]) -> None:
     def median(what: str, figure: str) -> float:
-        return statistics.median(row[figure] for row in rows if row["what"] == what)
+        return float(statistics.median(row[figure] for row in rows if row["what"] == what))
 
     cpu = round(median("first cast", "cpu_seconds") / median("plain script", "cpu_seconds"), 3)
     memory = round(median("first cast", "rank_peak_mib") / median("plain script", "rank_peak_mib"), 3)

@@ -217,14 +217,16 @@ def main() -> None:
     if arguments.train:
         _train_rank(arguments.train)
         return
-    points = [*_points(), *(_cast_points() if "RECASTER_TEST_DATA" in os.environ else [])]
+    points: list[Point | CastPoint] = [*_points()]
+    points += _cast_points() if "RECASTER_TEST_DATA" in os.environ else []
     path = RESULTS / "preflight.json"
     rows = {row["point"]: row for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
     for point in points:
         if not arguments.only or point.name in arguments.only:
             rows[point.name] = _measure(point, arguments.work, arguments.probe_seconds)
             sys.stderr.write(f"{json.dumps(rows[point.name])}\n")
-            known = [one.name for one in (*_points(), *_cast_points())]
+            every: list[Point | CastPoint] = [*_points(), *_cast_points()]
+            known = [one.name for one in every]
             _write([rows[name] for name in known if name in rows])
 
 

@@ -70,7 +70,7 @@ def _measure_case(folder: Path, case: Case) -> dict[str, Any]:
 def _targets(rows: list[dict[str, Any]], moves: list[dict[str, Any]]) -> list[dict[str, Any]]:
     def worst(precision: str, *strategies: str) -> float:
         return max(
-            row["error"]
+            float(row["error"])
             for row in rows
             if row["precision"] == precision and (not strategies or row["strategy"] in strategies)
         )
