@@ -92,7 +92,7 @@ def _run_gensim(python: str, cast: pipeline.Cast, prepared: Path, work: Path) ->
         "sample": contexts.subsample,
         "ns_exponent": contexts.flattening,
         "epochs": recipe.train.epochs,
-        "workers": recipe.distributed.threads_per_rank,
+        "workers": recipe.distributed.ranks * recipe.distributed.threads_per_rank,
     }
     if subwords:
         settings |= {"min_n": subwords.shortest, "max_n": subwords.longest, "bucket": subwords.buckets}

@@ -70,6 +70,24 @@ def test_subwords_phrases_and_forms_that_others_read(tmp_path: Path) -> None:
     assert words[5] not in frame["nearest"][0].split()
 
 
+def test_ranks_train_sparse_rows_on_their_own_and_average_tables(tmp_path: Path) -> None:
+    two_ranks = "{strategy: ddp, ranks: 2, threads_per_rank: 1}"
+    now_and_then = "{scheme: local-sgd, local_sgd: {every_steps: 10}}"
+    cast = _open(
+        tmp_path, "word-embedding", f"distributed={two_ranks}", f"communication={now_and_then}"
+    )
+    trained = pipeline.run_to(cast, "train", SilentReporter())
+    assert trained.facts["ranks"] == 2
+    evaluated = pipeline.run_to(cast, "evaluate", SilentReporter())
+    assert evaluated.facts["metrics"]["spearman"]["value"] > 0.5
+
+
+def test_lazy_adam_needs_gradients_that_stay_sparse(tmp_path: Path) -> None:
+    two_ranks = "{strategy: ddp, ranks: 2}"
+    with pytest.raises(RecipeError, match="local-sgd without warmup_steps"):
+        _open(tmp_path, "word-embedding", f"distributed={two_ranks}", "communication=powersgd")
+
+
 def _export(cast: pipeline.Cast, artifact: Path, to: Path, form: str) -> dict[str, Any]:
     return export_model(
         cast.settings,

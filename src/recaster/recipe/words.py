@@ -117,10 +117,12 @@ def check_words(recipe: Recipe) -> None:
         )
     if recipe.train.loss.changed() or recipe.customize.method != "full":
         raise ValueError(f"workload {WORDS} trains with customize.method full and without train.loss")
-    near = recipe.distributed.strategy in ("single", "ddp") and recipe.communication.scheme == "allreduce"
-    if optimizer == "lazy-adam" and not near:
+    scheme, local = recipe.communication.scheme, recipe.communication.local_sgd
+    sparse = scheme == "allreduce" or (scheme == "local-sgd" and not local.warmup_steps)
+    if optimizer == "lazy-adam" and not (recipe.distributed.strategy in ("single", "ddp") and sparse):
         raise ValueError(
-            "lazy-adam needs strategy single or ddp, with communication allreduce; use adam elsewhere"
+            "lazy-adam needs strategy single or ddp, with communication allreduce, or local-sgd without "
+            "warmup_steps; use adam elsewhere"
         )
 
 

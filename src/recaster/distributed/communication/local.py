@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from recaster.distributed.communication.exchange import Gradients, GradientScheme, done
+from recaster.distributed.communication.exchange import Gradients, GradientScheme
 from recaster.distributed.communication.packed import load_moments, moments, pack, unpack
 
 
@@ -43,10 +43,8 @@ class LocalSgd(GradientScheme):
         return self._next <= self._warmup
 
     def exchange(self, gradients: Gradients) -> torch.futures.Future[Tensor]:
-        """The mean of the plain steps; nothing afterwards."""
+        """The mean, in the plain steps at the start; later ones exchange nothing."""
         flat = gradients.flat
-        if not self.averages_gradients:
-            return done(flat)
         flat.div_(self.group.size())
         work = dist.all_reduce(flat, group=self.group, async_op=True)
         result: torch.futures.Future[Tensor] = work.get_future().then(lambda sent: sent.value()[0])

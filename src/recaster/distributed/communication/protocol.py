@@ -17,7 +17,8 @@ class Communication(Protocol):
 
     @property
     def averages_gradients(self) -> bool:
-        """Whether all ranks have the same gradients after backward; else each has those of its own rows."""
+        """Whether backward gives all ranks the same gradients; else nothing is sent in it, and each keeps those
+        of its own rows, sparse ones too."""
 
     @property
     def one_bucket(self) -> bool:

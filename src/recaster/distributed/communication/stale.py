@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from recaster.core.errors import TrainingError
-from recaster.distributed.communication.exchange import Gradients, GradientScheme, done
+from recaster.distributed.communication.exchange import GradientScheme
 from recaster.distributed.communication.packed import pack, unpack
 from recaster.distributed.communication.server import Share, divide
 from recaster.distributed.communication.stale_server import ANSWER, FAREWELL, PUSH, Server
@@ -48,10 +48,6 @@ class StaleServer(GradientScheme):
         self._pending: dict[str, Tensor] = {}
         self.lag: list[int] = []
         """After `close`: how many steps the slowest rank was behind at each answer of this rank's server."""
-
-    def exchange(self, gradients: Gradients) -> torch.futures.Future[Tensor]:
-        """Gradients stay this rank's own."""
-        return done(gradients.flat)
 
     def update(self, optimizers: Sequence[torch.optim.Optimizer], *, step: int) -> None:
         """Push the gradient, pull the weights; after the last step all ranks have the same."""

@@ -79,7 +79,8 @@ class WholeStrategy:
         first step in another order than a whole run. Schemes with one bucket keep their own order.
         """
         self._ordered = self.replica
-        if not self._copies or self._mesh.data_ranks < 3 or self.communication.one_bucket:
+        scheme, ranks = self.communication, self._mesh.data_ranks if self._copies else 1
+        if ranks < 3 or scheme.one_bucket or not scheme.averages_gradients:
             return
         buffers = [(buffer, buffer.clone()) for buffer in self.module.buffers()]
         devices = [self._mesh.device] if self._mesh.device.type == "cuda" else []
@@ -116,7 +117,7 @@ class WholeStrategy:
     def _reducing(self, *, last: bool) -> AbstractContextManager[None]:
         if self._sharded:
             self.module.set_requires_gradient_sync(last)  # type: ignore[operator]
-        elif self._copies and not last:
+        elif self._copies and not (last and self.communication.averages_gradients):
             context: AbstractContextManager[None] = self.replica.no_sync()  # type: ignore[operator]
             return context
         return nullcontext()
