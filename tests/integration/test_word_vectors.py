@@ -73,9 +73,7 @@ def test_subwords_phrases_and_forms_that_others_read(tmp_path: Path) -> None:
 def test_ranks_train_sparse_rows_on_their_own_and_average_tables(tmp_path: Path) -> None:
     two_ranks = "{strategy: ddp, ranks: 2, threads_per_rank: 1}"
     now_and_then = "{scheme: local-sgd, local_sgd: {every_steps: 10}}"
-    cast = _open(
-        tmp_path, "word-embedding", f"distributed={two_ranks}", f"communication={now_and_then}"
-    )
+    cast = _open(tmp_path, "word-embedding", f"distributed={two_ranks}", f"communication={now_and_then}")
     trained = pipeline.run_to(cast, "train", SilentReporter())
     assert trained.facts["ranks"] == 2
     evaluated = pipeline.run_to(cast, "evaluate", SilentReporter())

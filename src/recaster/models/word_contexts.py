@@ -61,11 +61,12 @@ class WordContexts(nn.Module):
         real = rows != FILLER
         begins = real & (rows < 0)
         words = torch.where(begins, ~rows, rows) * real
-        near = self._find_neighbours(real, begins.cumsum(1))
-        (vectors,) = self._look_up(self.inputs, words)
+        documents = begins.cumsum(1)
         foretold, random = self._look_up(self.outputs, words, self._draw(rows))
         if self.cbow:
-            return self._score_means(vectors, foretold, random, near)
+            return self._score_means(words, foretold, random, self._list_neighbours(real, documents))
+        near = self._find_neighbours(real, documents)
+        (vectors,) = self._look_up(self.inputs, words)
         scores = foretold @ vectors.transpose(1, 2)  # of a word (second index) with what is near it (last)
         against = vectors @ random.transpose(1, 2)
         weights = near.sum(1) * self.weight
@@ -75,11 +76,15 @@ class WordContexts(nn.Module):
         above = ((scores > against.median(2).values[:, None]) & near).sum(1)
         return torch.stack([nats, (above / near.sum(1).clamp(min=1)).sum(1)], 1)
 
-    def _score_means(self, vectors: Tensor, foretold: Tensor, random: Tensor, near: Tensor) -> Tensor:
-        mask = near.to(vectors.dtype)
-        count = mask.sum(2)
-        means = mask @ vectors / count.clamp(min=1)[..., None]
-        scores, against, some = (means * foretold).sum(2), means @ random.transpose(1, 2), count > 0
+    def _score_means(
+        self, words: Tensor, foretold: Tensor, random: Tensor, near: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        neighbours, at = near
+        found, places = torch.unique(words, return_inverse=True)
+        counts = neighbours.sum(2)
+        members = places[:, at][neighbours]
+        means: Tensor = _BagMeans.apply(self.inputs(found), members, counts.flatten()).view_as(foretold)  # type: ignore[no-untyped-call]
+        scores, against, some = (means * foretold).sum(2), means @ random.transpose(1, 2), counts > 0
         nats = (F.softplus(-scores) + F.softplus(against).sum(2) * self.weight) * some
         if self.training:
             return torch.stack([nats.sum(1), torch.zeros_like(nats[:, 0])], 1)
@@ -92,14 +97,27 @@ class WordContexts(nn.Module):
         # Of 16 bits, which a processor compares four times as many of at once.
         places = torch.arange(width, device=real.device, dtype=torch.int16)
         apart = (places[:, None] - places).abs()
-        windows: Tensor | int = self.window
-        if self.training:
-            windows = torch.randint(
-                1, self.window + 1, (*real.shape, 1), device=real.device, dtype=torch.int16
-            )
+        windows = self._draw_windows(real)
         # Fillers are of a document of their own, which differs from all others and from each other.
         documents = torch.where(real, documents.to(torch.int16), -1 - places)
         return (apart <= windows) & (apart > 0) & (documents[:, :, None] == documents[:, None, :])
+
+    def _list_neighbours(self, real: Tensor, documents: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of the 2N places within the largest window, `(R, W, 2N)`, and which: `(W, 2N)`."""
+        width = real.shape[1]
+        apart = torch.arange(-self.window, self.window + 1, device=real.device, dtype=torch.int16)
+        apart = apart[apart != 0]
+        at = torch.arange(width, device=real.device)[:, None] + apart
+        within, at = (at >= 0) & (at < width), at.clamp(0, width - 1)
+        same = (documents[:, at] == documents[..., None]) & real[:, at] & real[..., None]
+        return same & within & (apart.abs() <= self._draw_windows(real)), at
+
+    def _draw_windows(self, real: Tensor) -> Tensor:
+        """How far each word's neighbours are at most, `(R, W, 1)`."""
+        shape, kind = (*real.shape, 1), {"device": real.device, "dtype": torch.int16}
+        if self.training:
+            return torch.randint(1, self.window + 1, shape, **kind)  # type: ignore[call-overload,no-any-return]
+        return torch.full(shape, self.window, **kind)  # type: ignore[call-overload,no-any-return]
 
     def _draw(self, rows: Tensor) -> Tensor:
         """Random words `(R, K)`, by their flattened counts."""
@@ -117,6 +135,29 @@ class WordContexts(nn.Module):
         found, places = torch.unique(torch.cat(words, 1), return_inverse=True)
         vectors = table(found)
         return [F.embedding(own, vectors) for own in places.split([one.shape[1] for one in words], 1)]
+
+
+class _BagMeans(torch.autograd.Function):
+    """Means `(B, D)` of bags of vectors `(N, D)`: `members` `(M,)`, bag after bag, `counts` `(B,)` in each.
+
+    An empty bag's mean is zeros. torch's own backward of `embedding_bag` takes three times as long on a CPU:
+    a vector's gradient is here a bag of means'.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, members: Tensor, counts: Tensor) -> Tensor:
+        ctx.save_for_backward(members, counts)
+        ctx.vectors = len(vectors)
+        return F.embedding_bag(members, vectors, counts.cumsum(0) - counts, mode="mean")
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        members, counts = ctx.saved_tensors
+        bags = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+        uses = torch.bincount(members, minlength=ctx.vectors)
+        shares = gradient / counts.clamp(min=1)[:, None]
+        order = members.argsort()
+        return F.embedding_bag(bags[order], shares, uses.cumsum(0) - uses, mode="sum"), None, None
 
 
 class _Pieced(nn.Module):

@@ -17,8 +17,10 @@ class Communication(Protocol):
 
     @property
     def averages_gradients(self) -> bool:
-        """Whether backward gives all ranks the same gradients; else nothing is sent in it, and each keeps those
-        of its own rows, sparse ones too."""
+        """Whether backward gives all ranks the same gradients.
+
+        Else nothing is sent in it, and each keeps those of its own rows, sparse ones too.
+        """
 
     @property
     def one_bucket(self) -> bool:
