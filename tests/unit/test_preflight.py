@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from recaster.cli.show_check import _forecast_rows
 from recaster.core.errors import RecipeError, ResourceError
 from recaster.core.files import free_bytes
 from recaster.core.settings import find_settings
@@ -65,6 +66,7 @@ def _found(**changes: Any) -> dict[str, Any]:
     }
     return {
         "device": "cpu",
+        "emulated": False,
         "device_bytes": None,
         "start_seconds": 4.0,
         "built": _peak(200),
@@ -302,3 +304,11 @@ def test_texts_in_two_splits_are_found(tmp_path: Path) -> None:
     both = found["train", "test"]
     assert (both.exact, both.near, both.looked_at) == (1, 1, 2)
     assert both.examples == [("train-11", "test-0"), (f"train-{long}", "test-1")]
+
+
+def test_a_precision_that_the_processor_imitates_is_said() -> None:
+    rows = [_forecast_rows(_forecast(_found(emulated=imitated)).to_json()) for imitated in (True, False)]
+    assert [[row[:2] for row in found if row[0] == "precision"] for found in rows] == [
+        [("precision", "bf16")],
+        [],
+    ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import platform
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from recaster.models import mlp, transformer_encoder
 from recaster.models.losses import build_loss
 from recaster.recipe.training import EarlyStopping, Loss, Optimizer, Schedule
 from recaster.training.optimizers import build_optimizers, list_layers, set_rates, unfreezing_steps
+from recaster.training.precision import is_emulated
 from recaster.training.sampler import Sampler
 from recaster.training.schedule import build_schedule
 from recaster.training.selection import find_best, should_stop
@@ -287,3 +290,13 @@ def test_gradients_are_scaled_in_place() -> None:
     model, _ = _model_with_gradient(3.0)
     scale_gradients(group_by_layout(model.parameters()), torch.tensor(0.5))
     assert all(float(value.grad.min()) == float(value.grad.max()) == 1.5 for value in model.parameters())  # type: ignore[union-attr]
+
+
+def test_bf16_is_imitated_where_the_processor_says_nothing_of_it() -> None:
+    known = Path("/proc/cpuinfo")
+    if platform.machine() != "x86_64" or not known.exists():
+        pytest.skip("needs Linux on x86")
+    flags = set(known.read_text().split("flags", 1)[1].split("\n", 1)[0].split())
+    processor = torch.device("cpu")
+    assert is_emulated("bf16", processor) == (not flags & {"avx512bw", "avx_ne_convert"})
+    assert not is_emulated("float32", processor) and not is_emulated("bf16", torch.device("cuda"))

@@ -48,6 +48,8 @@ def _data_rows(value: dict[str, Any]) -> list[tuple[str, str, str]]:
 def _forecast_rows(forecast: dict[str, Any]) -> list[tuple[str, str, str]]:
     total, trained = forecast["parameters"], forecast["trained_parameters"]
     rows = [("parameters", f"{total:,}", f"{trained:,} trained ({trained / total:.1%})")]
+    if forecast["emulated_precision"]:
+        rows.append(("precision", "bf16", "this processor has none: float32 takes a fraction of the time"))
     if not forecast["memory"]:
         rows.append(("memory, time, energy", "not known", "no step ended in the time that a check may take"))
     else:

@@ -110,6 +110,7 @@ class Forecast:
         hours = duration.total / _SECONDS_PER_HOUR if duration else None
         return {
             "device": found["device"],
+            "emulated_precision": found["emulated"],
             "ranks": self.ranks,
             "parameters": found["state"]["parameters"],
             "trained_parameters": found["state"]["trained"],

@@ -26,6 +26,7 @@ from recaster.preflight.predict import predict_peak
 from recaster.preflight.process_memory import mapped_files
 from recaster.preflight.stages import read_stages
 from recaster.training.memory_limit import is_out_of_memory
+from recaster.training.precision import is_emulated
 from recaster.training.rank import PLAN, join_training
 
 ALLOWANCE = "allowance.json"
@@ -87,6 +88,7 @@ class _Probe:
         self._rung = 1
         self._found: dict[str, Any] = {
             "device": run.mesh.device.type,
+            "emulated": is_emulated(run.train_section["precision"], run.mesh.device),
             "device_bytes": _free_on_device(run.mesh),
             "start_seconds": time.time() - started,
             "built": asdict(read_peak(run.mesh)),

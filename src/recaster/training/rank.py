@@ -17,7 +17,6 @@ from typing import IO, Any
 
 import torch
 
-from recaster.core.errors import RecipeError
 from recaster.core.files import read_json, write_json
 from recaster.core.hashing import hash_file
 from recaster.customization.build import build_customized, count_parameters, rests_on_base
@@ -41,6 +40,7 @@ from recaster.training.journal import JOURNAL, open_journal, read_validations, w
 from recaster.training.loop import StepReport, TrainState, check_finite, train_steps
 from recaster.training.memory_limit import memory_limit
 from recaster.training.optimizers import build_optimizers, list_layers, unfreezing_steps
+from recaster.training.precision import choose_kernels, choose_precision
 from recaster.training.prepare_model import prepare_model
 from recaster.training.records import StepWindow, measure_validation
 from recaster.training.sampler import Sampler
@@ -85,7 +85,7 @@ def join_training(plan: dict[str, Any]) -> Iterator[tuple[Trainable, Mesh]]:
     keep_freed_memory()
     workload: Trainable = importlib.import_module(plan["workload_module"]).WORKLOAD
     section = plan["distributed"]
-    _choose_kernels(deterministic=plan["train"]["deterministic"])
+    choose_kernels(deterministic=plan["train"]["deterministic"])
     with join_mesh(
         device=section["device"],
         threads=section["threads_per_rank"],
@@ -93,27 +93,8 @@ def join_training(plan: dict[str, Any]) -> Iterator[tuple[Trainable, Mesh]]:
         # The watchdog names a hung rank long before; what is slow, such as a large save, must not end a run.
         timeout=timedelta(seconds=_PATIENCE * section["hang_timeout_seconds"]),
     ) as mesh:
-        _choose_precision(plan["train"]["precision"], mesh)
+        choose_precision(plan["train"]["precision"], mesh, warn=_warn)
         yield workload, mesh
-
-
-def _choose_kernels(*, deterministic: bool) -> None:
-    torch.use_deterministic_algorithms(mode=deterministic, warn_only=True)
-    torch.backends.cudnn.benchmark = not deterministic
-
-
-def _choose_precision(precision: str, mesh: Mesh) -> None:
-    if precision != "tf32":
-        return
-    if mesh.device.type != "cuda":
-        raise RecipeError(
-            "tf32 is a mode of GPUs.",
-            where="train.precision",
-            value=f"tf32 on {mesh.device.type}",
-            repair="use float32 or bf16 here",
-        )
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.allow_tf32 = True
 
 
 class Run:
