@@ -82,9 +82,14 @@ def _show_export(value: dict[str, Any]) -> str:
     lines = [f"  {name:<28}{size / 2**20:>9.2f} MiB" for name, size in value["files"].items()]
     rows = "rows of the validation split" if value.get("real_rows") else "made-up rows"
     for name, told in value.get("difference", {}).items():
+        largest = ", ".join(f"{output} by {apart:.1e}" for output, apart in told["largest"].items())
+        labels = (
+            f"; a probability by {told['mean']:.1e} on average, {told['agreement']:.2%} have the same label"
+            if told["agreement"] is not None
+            else ""
+        )
         lines.append(
-            f"  {name:<10}{value['bytes'][name] / 2**20:.2f} MiB; against torch on {told['rows']} {rows}: a "
-            f"logit differs by {told['largest']:.1e} at most, a probability by {told['mean']:.1e} on "
-            f"average, {told['agreement']:.2%} have the same label"
+            f"  {name:<10}{value['bytes'][name] / 2**20:.2f} MiB; against torch on {told['rows']} {rows}, "
+            f"at most: {largest}{labels}"
         )
     return "\n".join([f"  written to {value['folder']}", *lines])

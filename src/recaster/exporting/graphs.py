@@ -1,7 +1,7 @@
 """Artifacts as graphs to export, with batches to check them on.
 
 texts      input_ids (and attention_mask for transformers)  (batch, length) int64
-pictures   pixels   (batch, channels, height, width) float32, 0..1
+pictures   see `picture_graphs`
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ from torch import Tensor, nn
 
 from recaster.core.errors import RecipeError
 from recaster.core.files import read_json
-from recaster.data.shards import read_shard
 from recaster.data.token_shards import read_token_shard
-from recaster.exporting.onnx import Graph, Inputs
-from recaster.models.picture_models import load_picture_model
+from recaster.exporting.onnx import LOGITS, LOGITS_BORNE, Graph, Inputs
+from recaster.exporting.picture_graphs import read_picture_graph
 from recaster.models.word_vectors import load_text_network
 
 _BATCH_ROWS, _MOST_ROWS = 32, 1024
 _SHAPES = ((2, 9), (1, 3), (5, 24), (3, 17))
 """Rows and tokens of made-up batches."""
-_TOKENS, _MASK, _PIXELS = "input_ids", "attention_mask", "pixels"
+_TOKENS, _MASK = "input_ids", "attention_mask"
 
 
 def read_graph(artifact: Path, prepared: Path | None) -> Graph:
@@ -41,15 +40,8 @@ def read_graph(artifact: Path, prepared: Path | None) -> Graph:
     about, config = read_json(artifact / "preprocessing.json"), read_json(artifact / "config.json")
     if about["kind"] == "text":
         return _read_text(artifact, about, config, prepared)
-    if about["kind"] == "image":
-        return Graph(
-            module=_OfPixels(load_picture_model(artifact)).eval(),
-            examples=_read_pictures(prepared) if prepared else _make_pictures(about),
-            free={_PIXELS: {0: "batch"}},
-            # Matrix products need no measured ranges, convolutions have no kernels without them.
-            static="architecture" in config,
-            real=prepared is not None,
-        )
+    if about["kind"] in ("image", "boxes", "noise"):
+        return read_picture_graph(artifact, about, prepared)
     raise _no_graph(artifact, about["kind"])
 
 
@@ -66,6 +58,7 @@ def _read_text(artifact: Path, about: dict[str, Any], config: dict[str, Any], pr
         module=network.eval(),
         examples=[{name: batch[name] for name in names} for batch in batches],
         free={name: {0: "batch", 1: "length"} for name in names},
+        outputs={LOGITS: LOGITS_BORNE},
         static=False,
         real=prepared is not None,
     )
@@ -102,19 +95,6 @@ class _OfTokens(nn.Module):
         return logits
 
 
-class _OfPixels(nn.Module):
-    """Any classifier of pictures; what it does to them first is part of the graph."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Logits `(batch, labels)`."""
-        logits: Tensor = self.network(pixels)
-        return logits
-
-
 class _Network(nn.Module):
     """A transformers classifier from its tensors to its logits."""
 
@@ -146,22 +126,6 @@ def _make_texts(vocabulary: int, longest: int, padding: int) -> list[Inputs]:
             made[row, max(1, made.shape[1] - row) :] = padding
         batches.append(_to_inputs(made, padding))
     return batches
-
-
-def _read_pictures(prepared: Path) -> list[Inputs]:
-    """The validation split, up to so many of it."""
-    shard = read_shard(prepared, "validation")
-    end = min(_MOST_ROWS, len(shard.labels))
-    return [
-        {_PIXELS: shard.scaled(slice(start, min(start + _BATCH_ROWS, end)))}
-        for start in range(0, end, _BATCH_ROWS)
-    ]
-
-
-def _make_pictures(about: dict[str, Any]) -> list[Inputs]:
-    """Noise."""
-    chosen, shape = np.random.default_rng(0), (about["channels"], about["height"], about["width"])
-    return [{_PIXELS: chosen.random((rows, *shape), dtype=np.float32)} for rows, _ in _SHAPES]
 
 
 def _to_inputs(tokens: NDArray[np.int64], padding: int) -> Inputs:

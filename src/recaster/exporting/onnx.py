@@ -11,7 +11,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from recaster.core.errors import ExportError, RecipeError
 
 Inputs = Mapping[str, NDArray[Any]]
 """One batch, by the names of the graph's inputs."""
 FLOAT, INT8 = "model.onnx", "model_int8.onnx"
-_TOLERANCE = 1e-4
-"""Largest difference of a logit that may come of another order of float32 sums."""
+LOGITS, LOGITS_BORNE = "logits", 1e-4
+"""A classifier's output, and the largest difference that may come of another order of float32 sums."""
 _INT8_TOLERANCE = 0.05
 """Mean difference of a probability above which the rounded model is another model."""
-_OUTPUT = "logits"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,28 +37,35 @@ class Graph:
     """A model as it is exported."""
 
     module: nn.Module
-    """Takes the inputs by name, returns logits `(rows, classes)`."""
+    """Takes the inputs by name, returns the outputs in their order."""
     examples: Sequence[Inputs]
     """Batches of different shapes."""
     free: Mapping[str, Mapping[int, str]]
     """The dimensions of each input that are not fixed, and what they are called."""
+    outputs: Mapping[str, float]
+    """By name, the largest difference from torch's that is borne; a classifier has `LOGITS` alone."""
     static: bool
     """Whether int8 needs activations' ranges measured: where convolutions are."""
     real: bool
     """Whether the examples are rows of data; else they are made up."""
+
+    @property
+    def classifies(self) -> bool:
+        """Whether a row has one label: such graphs are rounded here, and compared by their labels."""
+        return list(self.outputs) == [LOGITS]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
     """How far a file's answers are from torch's on the same rows."""
 
-    largest: float
-    """Of a logit."""
-    mean: float
-    """Of a probability."""
-    agreement: float
-    """Share of the rows with the same label."""
+    largest: Mapping[str, float]
+    """Of a number of each output."""
     rows: int
+    mean: float | None = None
+    """Of a classifier's probability."""
+    agreement: float | None = None
+    """Share of a classifier's rows with the same label."""
 
 
 def check_onnx_is_there() -> None:
@@ -93,19 +99,20 @@ def write_onnx(graph: Graph, path: Path) -> Difference:
             kwargs=example,
             dynamo=True,
             input_names=list(example),
-            output_names=[_OUTPUT],
+            output_names=list(graph.outputs),
             dynamic_shapes={name: dict(graph.free[name]) for name in example},
             verbose=False,
         )
         program.save(str(path))
     difference = compare(graph, path)
-    if difference.largest > _TOLERANCE:
-        raise ExportError(
-            "The exported graph answers otherwise than the model.",
-            where=str(path),
-            value=f"a logit differs by {difference.largest:.2e}; {_TOLERANCE:.0e} is borne",
-            repair="report this with the model's architecture; --format hf is not affected",
-        )
+    for name, borne in graph.outputs.items():
+        if difference.largest[name] > borne:
+            raise ExportError(
+                "The exported graph answers otherwise than the model.",
+                where=str(path),
+                value=f"{name} differ by {difference.largest[name]:.2e}; {borne:.0e} is borne",
+                repair="report this with the model's architecture; --format hf is not affected",
+            )
     return difference
 
 
@@ -115,8 +122,16 @@ def write_int8(graph: Graph, source: Path, path: Path) -> Difference:
     Weights are symmetric, one scale for each output; activations have one scale for each tensor.
 
     Raises:
+        RecipeError: the model is no classifier.
         ExportError: its answers are too far from torch's.
     """
+    if not graph.classifies:
+        raise RecipeError(
+            "Only classifiers are rounded to int8 here: what rounding costs other models is not checked.",
+            where="--quantize",
+            value=f"a model that answers with {', '.join(graph.outputs)}",
+            repair="leave --quantize out",
+        )
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -137,7 +152,7 @@ def write_int8(graph: Graph, source: Path, path: Path) -> Difference:
             quantize_dynamic(str(prepared), str(path), per_channel=True, weight_type=QuantType.QInt8)
     prepared.unlink()
     difference = compare(graph, path)
-    if difference.mean > _INT8_TOLERANCE:
+    if difference.mean is not None and difference.mean > _INT8_TOLERANCE:
         raise ExportError(
             "Rounded to int8 the model is no longer the same.",
             where=str(path),
@@ -154,16 +169,25 @@ def compare(graph: Graph, path: Path) -> Difference:
     session = InferenceSession(str(path), providers=["CPUExecutionProvider"])
     told, wanted = [], []
     for batch in graph.examples:
-        told.append(np.asarray(session.run([_OUTPUT], dict(batch))[0], dtype=np.float64))
+        told.append(session.run(list(graph.outputs), dict(batch)))
         with torch.no_grad():
-            logits = graph.module(**{name: torch.from_numpy(value) for name, value in batch.items()})
-        wanted.append(logits.double().numpy())
-    ours, theirs = np.concatenate(told), np.concatenate(wanted)
-    return Difference(
-        largest=float(np.abs(ours - theirs).max()),
-        mean=float(np.abs(_softmax(ours) - _softmax(theirs)).mean()),
-        agreement=float((ours.argmax(1) == theirs.argmax(1)).mean()),
-        rows=len(ours),
+            found = graph.module(**{name: torch.from_numpy(value) for name, value in batch.items()})
+        wanted.append([one.numpy() for one in ([found] if isinstance(found, Tensor) else found)])
+    ours, theirs = (
+        [np.concatenate(parts).astype(np.float64) for parts in zip(*answers, strict=True)]
+        for answers in (told, wanted)
+    )
+    largest = {
+        name: float(np.abs(one - other).max())
+        for name, one, other in zip(graph.outputs, ours, theirs, strict=True)
+    }
+    difference = Difference(largest=largest, rows=len(ours[0]))
+    if not graph.classifies:
+        return difference
+    return replace(
+        difference,
+        mean=float(np.abs(_softmax(ours[0]) - _softmax(theirs[0])).mean()),
+        agreement=float((ours[0].argmax(1) == theirs[0].argmax(1)).mean()),
     )
 
 
