@@ -33,6 +33,31 @@ def test_step_is_done_once(tmp_path: Path) -> None:
     assert find_step(tmp_path, "s", {"k": 2}) is None
 
 
+_BUILDER = """
+import sys, time
+from pathlib import Path
+from recaster.core.steps import run_step
+
+def build(folder):
+    (folder / "made").touch()
+    time.sleep(1)
+    with Path(sys.argv[2]).open("a") as told:
+        told.write("built\\n")
+    return {"files": len(list(folder.iterdir()))}
+
+found = run_step(Path(sys.argv[1]), "s", {"k": 2}, build, on_wait=lambda text: print(text))
+print(found.facts["files"], found.reused)
+"""
+
+
+def test_two_processes_that_want_one_step_do_it_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _BUILDER, str(tmp_path / "steps"), str(tmp_path / "told")]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    answers = sorted(process.communicate(timeout=60)[0].split("\n")[-2] for process in running)
+    assert answers == ["1 False", "1 True"]
+    assert (tmp_path / "told").read_text() == "built\n"
+
+
 def test_unfinished_step_is_not_found_and_starts_clean(tmp_path: Path) -> None:
     def fail(folder: Path) -> dict[str, object]:
         (folder / "half.txt").write_text("x")

@@ -3,6 +3,7 @@
     HOME/steps/train/3f2a…/            content of the finished step
     HOME/steps/train/3f2a…/manifest.json   written last: its existence means "complete"
     HOME/steps/train/3f2a….work/       a step that is running or was cut off
+    HOME/locks/train-3f2a….lock        held by the process that runs it
 
 A step is a pure function of references to references: its fingerprint is made of the recipe
 sections it reads, the content of its inputs and the version of its code. Killing the process
@@ -11,6 +12,7 @@ at any instant leaves either the finished directory or a `.work` one.
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from typing import Any
 from recaster.core.clock import now
 from recaster.core.files import commit_directory, read_json, storage_errors, write_json
 from recaster.core.hashing import hash_directory, hash_value
+from recaster.core.locks import hold_lock
 
 MANIFEST = "manifest.json"
 _FINGERPRINT_LENGTH = 24
@@ -78,16 +81,33 @@ def run_step(
     build: Callable[[Path], dict[str, Any]],
     *,
     resumable: bool = False,
+    on_wait: Callable[[str], None] | None = None,
 ) -> StepResult:
     """Return the finished step for `inputs`, doing the work only if it is not there.
+
+    Processes that want the same step at once wait for the first, and find what it made.
 
     Args:
         build: fills the directory it is given and returns the step's facts.
         resumable: keep an unfinished directory for `build` to go on from; else start clean.
+        on_wait: told once who is at work on the step, when waiting begins.
     """
     if found := find_step(steps, step, inputs):
         return found
     final = steps / step / fingerprint(inputs)
+    lock = steps.with_name("locks") / f"{step}-{final.name}.lock"
+    with hold_lock(lock, name=f"step {step}", wait_seconds=math.inf, on_wait=on_wait):
+        return find_step(steps, step, inputs) or _build_step(step, inputs, final, build, resumable=resumable)
+
+
+def _build_step(
+    step: str,
+    inputs: dict[str, Any],
+    final: Path,
+    build: Callable[[Path], dict[str, Any]],
+    *,
+    resumable: bool,
+) -> StepResult:
     work = final.with_name(final.name + ".work")
     started = time.perf_counter()
     with storage_errors(work):

@@ -73,7 +73,7 @@ def train(
             raise
         return {**result, "run_id": run_id}
 
-    result = run_step(cast.settings.steps, "train", inputs, build, resumable=True)
+    result = run_step(cast.settings.steps, "train", inputs, build, resumable=True, on_wait=reporter.say)
     forwarder = JournalForwarder(cast.settings, run_id, result.path / "journal.jsonl", say=reporter.say)
     _close_run(forwarder, reporter, "FINISHED")
     return result
