@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 TORCH := $(shell grep '^torch==' constraints.txt)
 .DEFAULT_GOAL := help
-.PHONY: help run test test-campaign check format reference fetch-models ui up down bench-overhead contract-table kill-campaign bench-launchers bench-communication bench-engine bench-engine-gpu bench-preflight bench-customization bench-vision bench-images bench-language bench-language-quality clean
+.PHONY: help run test test-campaign check format reference fetch-models ui up down bench-overhead contract-table kill-campaign bench-launchers bench-communication bench-engine bench-engine-gpu bench-preflight bench-wheels bench-customization bench-vision bench-images bench-language bench-language-quality clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -76,6 +76,9 @@ bench-engine: .venv-bench/.installed ## the engine's step against plain loops an
 
 bench-engine-gpu: ## the same on a GPU, against plain loops; needs torch, numpy, safetensors, pydantic
 	PYTHONPATH=src $(PYTHON) -m benchmarks.engine --device cuda --precision bf16 --compile --tasks cnn encoder --no-peers
+
+bench-wheels: $(VENV)/.installed ## a cast from each open model of the catalogue, on built-in data (about 6 minutes)
+	$(PY) -m benchmarks.wheel_casts
 
 bench-customization: $(VENV)/.installed ## methods on public data in RECASTER_TEST_DATA (some hours; resumes)
 	$(PY) -m benchmarks.customization

@@ -3,7 +3,7 @@
     HOME/steps/train/3f2a…/            content of the finished step
     HOME/steps/train/3f2a…/manifest.json   written last: its existence means "complete"
     HOME/steps/train/3f2a….work/       a step that is running or was cut off
-    HOME/locks/train-3f2a….lock        held by the process that runs it
+    HOME/locks/train/3f2a….lock        held by the process that runs it
 
 A step is a pure function of references to references: its fingerprint is made of the recipe
 sections it reads, the content of its inputs and the version of its code. Killing the process
@@ -95,7 +95,7 @@ def run_step(
     if found := find_step(steps, step, inputs):
         return found
     final = steps / step / fingerprint(inputs)
-    lock = steps.with_name("locks") / f"{step}-{final.name}.lock"
+    lock = steps.with_name("locks") / step / f"{final.name}.lock"
     with hold_lock(lock, name=f"step {step}", wait_seconds=math.inf, on_wait=on_wait):
         return find_step(steps, step, inputs) or _build_step(step, inputs, final, build, resumable=resumable)
 

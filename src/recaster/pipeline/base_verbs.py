@@ -10,15 +10,13 @@ from recaster.bases.catalogue import KnownBase, find_known, read_catalogue, reso
 from recaster.bases.reference import Reference
 from recaster.core.errors import RecipeError
 from recaster.core.hashing import hash_directory, hash_sources
-from recaster.core.locks import hold_lock
 from recaster.core.progress import Reporter
 from recaster.core.settings import Settings
-from recaster.core.steps import StepResult, find_step, fingerprint, run_step
+from recaster.core.steps import StepResult, find_step, run_step
 from recaster.pipeline.open_cast import Cast
 from recaster.pipeline.pinned_base import find_pinned, pin
 from recaster.pipeline.vector_verbs import fetch_vectors
 
-_WAIT_SECONDS = 24 * 3600.0
 _CODE = (
     "bases.archive",
     "bases.checks",
@@ -187,9 +185,7 @@ def fetch_base(
             say=reporter.say,
         )
 
-    lock = settings.home / "locks" / f"fetch-{fingerprint(inputs)}.lock"
-    with hold_lock(lock, name=f"the base {text}", wait_seconds=_WAIT_SECONDS, on_wait=reporter.say):
-        return run_step(settings.steps, "fetch", inputs, build, resumable=True)
+    return run_step(settings.steps, "fetch", inputs, build, resumable=True, on_wait=reporter.say)
 
 
 def find_fetched(settings: Settings, text: str, *, licence: str | None) -> StepResult | None:
