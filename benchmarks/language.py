@@ -6,11 +6,14 @@ from the prepared shards, in tokens a second, against the tokens a second that t
 every epoch; not where it trains a model of its own, the segmenter of dependency-parsing.
 
     RECASTER_TEST_DATA=DIR python -m benchmarks.language [--only sst2-minilm …] [--work DIR]
+
+With --only the other recipes' rows stay as they are.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import sys
@@ -24,7 +27,7 @@ import torch
 
 from benchmarks.customization_runs import LOCAL
 from benchmarks.public_data import make_project
-from benchmarks.record import target, write_result
+from benchmarks.record import RESULTS, describe_hardware, target, write_result
 from recaster import pipeline
 from recaster.core.progress import SilentReporter
 from recaster.customization.build import build_customized
@@ -55,13 +58,15 @@ def main() -> int:
         return 1
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)
-    project, rows = make_project(asked.work / "language"), []
+    project, path = make_project(asked.work / "language"), RESULTS / "language.json"
+    rows = {row["recipe"]: row for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
     for name in asked.only:
         workload, overrides = RECIPES[name]
         cast = pipeline.open_cast(project / "recipes" / workload / f"{name}.yaml", overrides)
-        rows.append({"recipe": name, "workload": workload, **_measure(cast)})
-        sys.stderr.write(f"{rows[-1]}\n")
-    _write(rows)
+        found = _measure(cast)
+        rows[name] = {"recipe": name, "workload": workload, **found, "hardware": describe_hardware()}
+        sys.stderr.write(f"{rows[name]}\n")
+        _write([rows[one] for one in RECIPES if one in rows])
     return 0
 
 
