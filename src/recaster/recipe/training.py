@@ -266,7 +266,8 @@ class TrainSection(Section):
     Without it a rank takes its share of a step in one pass. Halved, aloud, when memory runs out."""
     precision: Literal["float32", "tf32", "bf16", "fp16"] = "float32"
     """tf32: float32 with shorter products, on a GPU. bf16, fp16: computed in 16 bits where that is safe;
-    weights and the optimizer stay in float32; fp16 scales the loss so that small gradients survive."""
+    weights and the optimizer stay in float32; fp16 scales the loss so that small gradients survive. A
+    processor without instructions for bf16 is far slower in it; a training and `check` say so."""
     optimizer: Optimizer
     schedule: Schedule = Schedule()
     loss: Loss = Loss()
