@@ -117,14 +117,11 @@ def write_onnx(graph: Graph, path: Path) -> Difference:
     return difference
 
 
-def write_int8(graph: Graph, source: Path, path: Path) -> Difference:
-    """Round the graph in `source` to int8 and compare it with torch on all examples.
-
-    Weights are symmetric, one scale for each output; activations have one scale for each tensor.
+def check_rounding(graph: Graph) -> None:
+    """Say that a model is not rounded here before anything is written.
 
     Raises:
-        RecipeError: the model is no classifier.
-        ExportError: its answers are too far from torch's.
+        RecipeError: it is no classifier.
     """
     if not graph.classifies:
         raise RecipeError(
@@ -133,6 +130,18 @@ def write_int8(graph: Graph, source: Path, path: Path) -> Difference:
             value=f"a model that answers with {', '.join(graph.outputs)}",
             repair="leave --quantize out",
         )
+
+
+def write_int8(graph: Graph, source: Path, path: Path) -> Difference:
+    """Round the graph in `source` to int8 and compare it with torch on all examples.
+
+    Weights are symmetric, one scale for each output; activations have one scale for each tensor.
+
+    Raises:
+        RecipeError: see `check_rounding`.
+        ExportError: its answers are too far from torch's.
+    """
+    check_rounding(graph)
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

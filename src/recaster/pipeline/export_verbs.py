@@ -277,9 +277,11 @@ def _write_onnx(
     settings: Settings, source: Source, artifact: Path, work: Path, *, int8: bool, reporter: Reporter
 ) -> dict[str, Any]:
     from recaster.exporting.graphs import read_graph
-    from recaster.exporting.onnx import FLOAT, INT8, write_int8, write_onnx
+    from recaster.exporting.onnx import FLOAT, INT8, check_rounding, write_int8, write_onnx
 
     graph = read_graph(artifact, find_prepared(settings, source))
+    if int8:
+        check_rounding(graph)
     reporter.say("exporting the graph, and comparing it with torch")
     difference = {"float32": write_onnx(graph, work / FLOAT)}
     sizes = {"float32": (work / FLOAT).stat().st_size}
