@@ -19,10 +19,10 @@ run: $(VENV)/.installed ## run the digits cast, from raw data to a champion
 	$(PY) -m recaster.cli run recipes/digits.yaml
 
 test: check ## lint, types, layers, then all tests
-	$(PY) -m pytest -n 2 --dist loadgroup -m "not campaign"
+	$(PY) -m pytest -v -n 2 --dist loadgroup -m "not campaign"
 
 test-campaign: $(VENV)/.installed ## the tests that `make test` has no time for (about 12 minutes)
-	$(PY) -m pytest -n 2 --dist loadgroup -m campaign
+	$(PY) -m pytest -v -n 2 --dist loadgroup -m campaign
 
 check: $(VENV)/.installed ## lint, format, types, import layers, spelling
 	$(PY) -m ruff check .

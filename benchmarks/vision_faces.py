@@ -20,17 +20,28 @@ from recaster.core.progress import SilentReporter
 from recaster.serving.gallery_index import build_faiss, open_faiss
 
 SEEDS = (1, 2, 3)
+OTHER_LOSSES = {
+    "arcface": "train.loss={name: arcface, distance: 0.25, scale: 16.0}",
+    "triplet": "train.loss={name: triplet, distance: 0.25}",
+}
+"""In place of the recipe's CosFace, all else alike."""
 _FACES, _WIDTH, _QUERIES = 1_000_000, 128, 200
 
 
 def run(work: Path) -> list[dict[str, Any]]:
-    """A row for each split of the people, then one for each way of search."""
-    return [*(_measure_split(work, seed) for seed in SEEDS), *_measure_search(work)]
+    """A row for each split of the people and each loss, then one for each way of search."""
+    own = [_measure_split(work, seed) for seed in SEEDS]
+    others = [
+        {**_measure_split(work, seed, override), "recipe": f"orl, {loss}"}
+        for loss, override in OTHER_LOSSES.items()
+        for seed in SEEDS
+    ]
+    return [*own, *others, *_measure_search(work)]
 
 
-def _measure_split(work: Path, seed: int) -> dict[str, Any]:
+def _measure_split(work: Path, seed: int, *overrides: str) -> dict[str, Any]:
     recipe = make_project(work) / "recipes" / "face-recognition" / "orl.yaml"
-    cast = pipeline.open_cast(recipe, [f"split.seed={seed}"])
+    cast = pipeline.open_cast(recipe, [f"split.seed={seed}", *overrides])
     prepared = pipeline.run_to(cast, "prepare", SilentReporter())
     trained = pipeline.run_to(cast, "train", SilentReporter())
     evaluated = pipeline.run_to(cast, "evaluate", SilentReporter())

@@ -67,7 +67,7 @@ CASTS = (
         base="efficientnet-lite0",
         recipe="image-classification/tiny.yaml",
         metric="accuracy",
-        overrides=("model.input_size=64", "train.epochs=2", "train.optimizer.learning_rate=0.002"),
+        overrides=("model.input_size=64", "train.epochs=6", "train.optimizer.learning_rate=0.002"),
     ),
     WheelCast(
         base="wordllama-256",
@@ -85,7 +85,8 @@ def run(cast: WheelCast, project: Path) -> dict[str, Any]:
     recipe = project / "recipes" / cast.base / "tiny.yaml"
     recipe.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(ROOT / "recipes" / cast.recipe, recipe)
-    licences = f"accept_licences=[Apache-2.0, CC-BY-4.0, {known.licence}]"
+    accepted = sorted({"Apache-2.0", "CC-BY-4.0", known.licence})
+    licences = f"accept_licences=[{', '.join(accepted)}]"
     own = (f"name=from-{cast.base}", f"model.base={known.reference.text}", licences, *cast.overrides)
     started = time.perf_counter()
     opened = pipeline.open_cast(recipe, own)

@@ -27,6 +27,7 @@ SMALL = (
     "train.checkpoint_every_steps=5",
 )
 """Overrides that make a cast of digits quick."""
+_LONGEST_NAME = 300
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -41,7 +42,12 @@ def shared_folder(factory: pytest.TempPathFactory, name: str) -> Path:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Refuse to go on where groups are not kept: two workers would then make the same models side by side."""
+    """Refuse to go on where groups are not kept: two workers would then make the same models side by side.
+
+    And where a test's name has a parameter's whole content in it, which fills the log of a verbose run.
+    """
+    if long := [item for item in items if len(item.nodeid) > _LONGEST_NAME]:
+        raise pytest.UsageError(f"give its parameters ids: {long[0].nodeid[:_LONGEST_NAME]}…")
     if not getattr(config.option, "loadgroup", False):
         return
     apart = [item for item in items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid]

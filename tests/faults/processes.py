@@ -31,7 +31,7 @@ except RecasterError as error:
     sys.exit(error.exit_code)
 """
 SLOW = (
-    "train.epochs=60",
+    "train.epochs=30",
     "train.batch_size=32",
     "train.record_every_steps=1",
     "model.width=8",
@@ -39,7 +39,7 @@ SLOW = (
     "gate.bars.0.min=0.3",
     "gate.bars.1.max=3.0",
 )
-"""Overrides that leave time, about ten seconds, to disturb the training."""
+"""Overrides that leave time, about five seconds, to disturb the training."""
 
 
 def start_cast(project: Path, *overrides: str, code: str = RUN, **environment: str) -> subprocess.Popen[str]:

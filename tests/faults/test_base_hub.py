@@ -24,7 +24,7 @@ from pathlib import Path
 from recaster.core.errors import RecasterError
 from recaster.core.progress import SilentReporter
 from recaster.core.settings import find_settings, quiet_dependencies
-from recaster.pipeline.base_verbs import fetch_base
+from recaster.pipeline.fetched_bases import fetch_base
 quiet_dependencies()
 accepted = sys.argv[3:] or None
 refresh = "refresh" in os.environ

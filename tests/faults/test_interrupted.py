@@ -181,7 +181,8 @@ def test_read_only_home(project: Path, small_disk: Path, command: Command) -> No
 
 @pytest.mark.timeout(300)
 def test_two_casts_at_once(project: Path, command: Command) -> None:
-    overrides = [part for text in SLOW for part in ("--set", text)]
+    # Long enough for another command to start and be refused meanwhile.
+    overrides = [part for text in (*SLOW, "train.epochs=60") for part in ("--set", text)]
     first = start_command(project, "run", "recipes/digits.yaml", "--json", *overrides)
     await_step(project, 10, first)
     refused = command("run", "recipes/digits.yaml", "--no-wait", *overrides)

@@ -285,6 +285,7 @@ def _entry(name: str, mode: int = 0o100644) -> zipfile.ZipInfo:
         (_entry("pkg/link", 0o120777), b"/etc/passwd", "a link"),
         (_entry("pkg/zeros"), bytes(20 << 20), "a bomb"),
     ],
+    ids=["above", "above within", "absolute", "drive", "backslashes", "link", "bomb"],
 )
 def test_bad_archives_are_refused(tmp_path: Path, entry: zipfile.ZipInfo, content: bytes, what: str) -> None:
     archive = tmp_path / "a.whl"

@@ -11,7 +11,7 @@ from recaster import pipeline
 from recaster.core.errors import RecipeError
 from recaster.core.files import read_json
 from recaster.core.progress import SilentReporter
-from recaster.pipeline.base_verbs import fetch_base, find_fetched
+from recaster.pipeline.fetched_bases import fetch_base, find_fetched
 
 
 @pytest.mark.slow

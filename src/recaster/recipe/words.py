@@ -140,7 +140,9 @@ def check_vectors(model: ModelSection) -> None:
     if not model.from_scratch or name not in WORD_NETWORKS:
         fit = ", ".join(f"scratch:{one}" for one in WORD_NETWORKS)
         raise ValueError(f"vectors belong to {fit}, not {model.base}; remove them")
-    if not model.vectors.startswith(("path:", "models:")):
-        raise ValueError(f"vectors {model.vectors!r} are neither path: nor models:/; put one before it")
+    if not model.vectors.startswith(("path:", "models:", "hf:", "wheel:")):
+        raise ValueError(
+            f"vectors {model.vectors!r} are none of path:, models:/, hf: and wheel:; put one before"
+        )
     if model.vectors_mode == "multichannel" and name != WORD_NETWORKS[0]:
         raise ValueError(f"vectors_mode multichannel belongs to kim-cnn, not {name}; use tuned or static")
