@@ -56,6 +56,7 @@ class Suite:
         path = RESULTS / f"{self.name}.json"
         kept = json.loads(path.read_bytes())["rows"] if path.exists() else []
         rows = [row for row in kept if row["task"] != task] + [{"task": task, **row} for row in measured]
+        rows.sort(key=lambda row: self.tasks.index(row["task"]))
         present = {row["task"] for row in rows}
         targets = [
             entry

@@ -43,6 +43,11 @@ class LoadReport:
         return "; ".join(parts)
 
 
+def base_folder(plan: Mapping[str, Any]) -> Path | None:
+    """The folder of a training plan's base model; None for fresh weights."""
+    return Path(plan["base"]) if plan.get("base") else None
+
+
 def read_state(folder: Path) -> dict[str, Tensor]:
     """The state dict in a base model's folder, from model.safetensors or from its shards, on the CPU."""
     if (folder / "model.safetensors").exists():

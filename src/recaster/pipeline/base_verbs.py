@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from recaster.bases.catalogue import KnownBase, find_known, read_catalogue, resolve_base
@@ -21,37 +22,23 @@ def fetch_cast_base(cast: Cast, reporter: Reporter) -> StepResult | None:
     vectors are fetched too.
     """
     model, accepted = cast.recipe.model, cast.recipe.accept_licences
-    if distil := cast.recipe.customize.distil:
-        fetch_base(
-            cast.settings,
-            distil.teacher,
-            licence=distil.teacher_licence,
-            accepted=accepted,
-            reporter=reporter,
-            key="customize.distil.teacher",
-        )
-    if encoder := cast.recipe.evaluate.encoder:
-        fetch_base(
-            cast.settings,
-            encoder,
-            licence=cast.recipe.evaluate.encoder_licence,
-            accepted=accepted,
-            reporter=reporter,
-            key="evaluate.encoder",
-        )
-    if judge := cast.recipe.evaluate.judge:
-        fetch_base(
-            cast.settings,
-            judge,
-            licence=cast.recipe.evaluate.judge_licence,
-            accepted=accepted,
-            reporter=reporter,
-            key="evaluate.judge",
-        )
+    for key, text, licence in _list_helpers(cast):
+        fetch_base(cast.settings, text, licence=licence, accepted=accepted, reporter=reporter, key=key)
     fetch_vectors(cast, reporter)
     if model.from_scratch:
         return None
     return fetch_base(cast.settings, model.base, licence=model.licence, accepted=accepted, reporter=reporter)
+
+
+def _list_helpers(cast: Cast) -> Iterator[tuple[str, str, str | None]]:
+    """Key, reference and stated licence of each open model that the recipe names beside its base."""
+    distil, evaluate = cast.recipe.customize.distil, cast.recipe.evaluate
+    if distil:
+        yield "customize.distil.teacher", distil.teacher, distil.teacher_licence
+    if evaluate.encoder:
+        yield "evaluate.encoder", evaluate.encoder, evaluate.encoder_licence
+    if evaluate.judge:
+        yield "evaluate.judge", evaluate.judge, evaluate.judge_licence
 
 
 def find_base(cast: Cast, *, needed: bool = True) -> StepResult | None:

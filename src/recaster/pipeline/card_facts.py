@@ -9,7 +9,7 @@ from recaster.core.files import read_json
 from recaster.core.steps import StepResult
 from recaster.pipeline.base_verbs import find_base, find_teacher
 from recaster.pipeline.open_cast import Cast
-from recaster.pipeline.vector_verbs import vectors_licence
+from recaster.pipeline.vector_verbs import find_open_vectors, vectors_licence
 
 if TYPE_CHECKING:
     from recaster.exporting.card import CardFacts, Origin, Training
@@ -23,7 +23,9 @@ def collect_facts(cast: Cast, snapshot: StepResult, trained: StepResult, evaluat
 
     base, teacher, recipe = find_base(cast), find_teacher(cast), cast.recipe
     chain = [_to_origin(what, found) for what, found in (("base model", base), ("teacher", teacher)) if found]
-    if vectors := recipe.model.vectors:
+    if found := find_open_vectors(cast):
+        chain.append(_to_origin("word vectors", found))
+    elif vectors := recipe.model.vectors:
         chain.append(Origin(what="word vectors", name=vectors, licence=vectors_licence(cast)))
     chain.append(Origin(what="data", name=recipe.data.source, licence=recipe.data.licence))
     page = chain[0].page if base else None

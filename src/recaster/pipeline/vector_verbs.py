@@ -63,7 +63,7 @@ def vectors_licence(cast: Cast) -> str:
     """
     from recaster.exporting.card import read_licence
 
-    if found := _find_open(cast):
+    if found := find_open_vectors(cast):
         return str(found.facts["licence"])
     place, stated = _place(cast, needed=True), cast.recipe.model.vectors_licence
     told = read_licence(place / "README.md") if place and place.is_dir() else None
@@ -86,7 +86,7 @@ def hash_vectors(cast: Cast) -> str | None:
     """sha256 of the content of the recipe's word vectors; None for a recipe without."""
     if not cast.recipe.model.vectors:
         return None
-    if found := _find_open(cast):
+    if found := find_open_vectors(cast):
         return found.content
     place = _place(cast, needed=True)
     assert place is not None  # noqa: S101 - else it was an error
@@ -165,7 +165,7 @@ def _place(cast: Cast, *, needed: bool) -> Path | None:
     """The file, the folder of a cast of word-embedding, or that of an open model."""
     text = cast.recipe.model.vectors
     assert text is not None  # noqa: S101 - the callers have looked
-    found = _find_open(cast)
+    found = find_open_vectors(cast)
     place = found.path if found else _find(cast.settings, text)
     if place is not None and (place.is_file() or (place / _LEXICON).exists() or has_token_table(place)):
         return place
@@ -185,7 +185,7 @@ def _find(settings: Settings, text: str) -> Path | None:
     return reference.folder if reference else None
 
 
-def _find_open(cast: Cast) -> StepResult | None:
+def find_open_vectors(cast: Cast) -> StepResult | None:
     """The fetched open model whose tokens' vectors these are; None where they are another's or not here."""
     text = cast.recipe.model.vectors
     if not text or resolve_base(text).kind not in _OPEN:

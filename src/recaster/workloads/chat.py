@@ -33,12 +33,14 @@ from recaster.models.causal_models import (
     foreseeing,
     open_causal_model,
 )
+from recaster.models.loading import base_folder
 from recaster.models.losses import LossSum, build_token_loss
 from recaster.models.packed_rows import keep_apart
 from recaster.models.preference_loss import build_preference_loss, count_preferred
 from recaster.models.recurrent_decoder import RecurrentDecoder
 from recaster.models.token_scores import score_tokens
 from recaster.recipe.preferences import PREFERENCE
+from recaster.recipe.section import stated
 from recaster.training.trainable import TrainingSet
 
 if TYPE_CHECKING:
@@ -93,7 +95,7 @@ class Chat:
         from recaster.data.packed import read_accepted
         from recaster.data.split import divide_records, group_texts
 
-        shape = _shape(recipe)
+        shape = stated(recipe.data.chat)
         records = read_accepted(raw, accepted)
         groups = group_texts([_shared_text(record.text, shape) for record in records])
         published = [record.split for record in records]
@@ -121,7 +123,7 @@ class Chat:
 
     def model_arguments(self, recipe: Recipe) -> dict[str, Any]:
         """The size of a model without a base."""
-        model, chat = recipe.model, _shape(recipe)
+        model, chat = recipe.model, stated(recipe.data.chat)
         size = {"width": model.width, "depth": model.depth, "dropout": model.dropout}
         architecture = model.base.removeprefix("scratch:") if model.from_scratch else None
         return {**size, "architecture": architecture, "tokens": chat.max_tokens + chat.max_reply_tokens}
@@ -130,9 +132,7 @@ class Chat:
         """The base, or a small decoder with fresh weights."""
         from recaster.customization.base_bits import base_options
 
-        model = build_decoder(
-            base=Path(plan["base"]) if plan["base"] else None, scratch=_scratch(plan), **base_options(plan)
-        )
+        model = build_decoder(base=base_folder(plan), scratch=_scratch(plan), **base_options(plan))
         divider, method = read_json(Path(plan["prepared"]) / SPLITS)["divider"], plan["customize"]["method"]
         if isinstance(model, RecurrentDecoder):
             check_recurrent(method, apart=_PACKED if divider is not None else "")
@@ -175,7 +175,7 @@ class Chat:
         from recaster.exporting.open_folder import write_adapter_folder, write_open_folder
         from recaster.exporting.own_folder import write_own_network
 
-        shape, loss = _shape(recipe), recipe.train.loss
+        shape, loss = stated(recipe.data.chat), recipe.train.loss
         preprocessing = {"kind": self.kind, **shape.model_dump()}
         if shape.preferences:
             preprocessing["beta"] = loss.beta
@@ -237,7 +237,8 @@ class Chat:
         from recaster.evaluation.token_report import report_rows
 
         tables = report_rows(predictions, targets, folder, unit="conversation")
-        return {**tables, **report_pairs(predictions, folder)} if _shape(recipe).preferences else tables
+        preferences = stated(recipe.data.chat).preferences
+        return {**tables, **report_pairs(predictions, folder)} if preferences else tables
 
     def answers(self, folder: Path, prepared: Path) -> bool:  # noqa: ARG002
         """A base can always: one that lacks weights was refused."""
@@ -261,11 +262,6 @@ class Chat:
 
         found = judge_replies(judge, tables["replies"], prepared, "test")
         return found.measure_trust(recipe.evaluate.seed) if trust else {}
-
-
-def _shape(recipe: Recipe) -> ChatShape:
-    assert recipe.data.chat is not None  # noqa: S101 - the workload's kind
-    return recipe.data.chat
 
 
 def _shared_text(text: str, shape: ChatShape) -> str:

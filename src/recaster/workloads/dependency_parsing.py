@@ -23,6 +23,7 @@ from recaster.data.tokenizers import open_tokenizer
 from recaster.data.tree_shards import TreeSet, read_split_sentences, read_tree_shard, write_tree_shard
 from recaster.models import sentence_parser
 from recaster.models.conllu import Sentence, parse_sentence
+from recaster.models.loading import base_folder
 from recaster.models.losses import LossSum
 from recaster.models.parser_columns import TAGS, TargetEncoder, WordEncoder, collect_vocabulary
 from recaster.models.parsers import (
@@ -35,6 +36,7 @@ from recaster.models.parsers import (
 )
 from recaster.models.parsing_loss import count_attached, parsing_loss
 from recaster.models.sentence_parser import SentenceParser, strip_annotation
+from recaster.recipe.section import stated
 from recaster.training.trainable import TrainingSet
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ class DependencyParsing:
         from recaster.data.split import divide_records, group_texts
         from recaster.models.segmenter import learn_tokens, train_segmenter
 
-        shape, records = _shape(recipe), read_accepted(raw, accepted)
+        shape, records = stated(recipe.data.trees), read_accepted(raw, accepted)
         sentences = [parse_sentence(record.text) for record in records]
         groups = group_texts([sentence.text() for sentence in sentences])
         splits, left_out = divide_records(
@@ -141,7 +143,7 @@ class DependencyParsing:
 
     def build_model(self, plan: dict[str, Any]) -> nn.Module:
         """The parser, its encoder with the base's weights where there is one."""
-        return build_parser(_arguments(plan), _base(plan))
+        return build_parser(_arguments(plan), base_folder(plan))
 
     def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:  # noqa: ARG002
         """The split's sentences, memory-mapped."""
@@ -162,7 +164,7 @@ class DependencyParsing:
         from recaster.customization.build import load_merged
         from recaster.exporting.artifact import write_artifact
 
-        prepared, base, shape = Path(plan["prepared"]), _base(plan), _shape(recipe)
+        prepared, base, shape = Path(plan["prepared"]), base_folder(plan), stated(recipe.data.trees)
         model = load_merged(self, plan, weights)
         save_file(model.state_dict(), folder / "model.safetensors")
         for name in (SEGMENTER, VOCABULARY):
@@ -227,20 +229,9 @@ def open_parser(artifact: Path) -> SentenceParser:
     return load_parser(artifact, tokenizer.encode_plain if tokenizer else None)
 
 
-def _shape(recipe: Recipe) -> TreeShape:
-    """The recipe's section of trees, which `kind` says is there."""
-    shape = recipe.data.trees
-    assert shape is not None  # noqa: S101
-    return shape
-
-
-def _base(plan: dict[str, Any]) -> Path | None:
-    return Path(plan["base"]) if plan.get("base") else None
-
-
 def _arguments(plan: dict[str, Any]) -> dict[str, Any]:
     """Of `dependency_parser.build_model`."""
-    vocabulary, base = read_json(Path(plan["prepared"]) / VOCABULARY), _base(plan)
+    vocabulary, base = read_json(Path(plan["prepared"]) / VOCABULARY), base_folder(plan)
     encoder = None
     if base:
         tokenizer = open_tokenizer(base)

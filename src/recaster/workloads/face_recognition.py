@@ -22,9 +22,11 @@ from recaster.data.shards import Shard, read_shard, stack_pictures, write_shard
 from recaster.data.slice_groups import read_slice_groups, write_slice_groups
 from recaster.models.face_embedder import FaceEmbedder, build_face_embedder, embed, load_face_embedder
 from recaster.models.face_losses import build_face_loss, nearest_is_own
+from recaster.models.loading import base_folder
 from recaster.models.losses import LossSum
 from recaster.models.open_pictures import PROCESSOR, PictureClassifier, describe_processor
 from recaster.models.picture_models import FRESH, find_architecture
+from recaster.recipe.section import stated
 from recaster.training.trainable import TrainingSet
 
 if TYPE_CHECKING:
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 
     from recaster.data.contract import RowRule
     from recaster.data.packed import PackedRecord
-    from recaster.recipe.data import ImageShape
     from recaster.recipe.evaluation import EvaluateSection
     from recaster.recipe.schema import Recipe
     from recaster.workloads.protocol import MetricFunction
@@ -77,7 +78,9 @@ class FaceRecognition:
         from recaster.data.split_identities import divide_identities
 
         records = read_accepted(raw, accepted)
-        pixels, minimum, maximum = stack_pictures([record.pixels for record in records], _shape(recipe))
+        pixels, minimum, maximum = stack_pictures(
+            [record.pixels for record in records], stated(recipe.data.image)
+        )
         groups = group_duplicates(
             pixels, distance=recipe.split.near_duplicate_distance, span=maximum - minimum
         )
@@ -103,7 +106,7 @@ class FaceRecognition:
 
     def model_arguments(self, recipe: Recipe) -> dict[str, Any]:
         """Which network, for which pictures, with how many outputs."""
-        image, model = _shape(recipe), recipe.model
+        image, model = stated(recipe.data.image), recipe.model
         return {
             "architecture": model.base.partition(":")[2] if model.from_scratch else None,
             "labels": [str(number) for number in range(model.embedding)],
@@ -122,7 +125,7 @@ class FaceRecognition:
         people = read_json(Path(plan["prepared"]) / "splits.json")["people"]["train"]
         by_head = plan["train"]["loss"]["name"] != "triplet"
         return build_face_embedder(
-            plan["model_arguments"], _base(plan), identities=people if by_head else None
+            plan["model_arguments"], base_folder(plan), identities=people if by_head else None
         )
 
     def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:
@@ -147,10 +150,10 @@ class FaceRecognition:
         from recaster.exporting.artifact import write_artifact
         from recaster.exporting.open_folder import write_open_folder
 
-        model, base = load_merged(self, plan, weights), _base(plan)
+        model, base = load_merged(self, plan, weights), base_folder(plan)
         assert isinstance(model, FaceEmbedder)  # noqa: S101
         network = model.network
-        preprocessing = {"kind": self.kind, **_shape(recipe).model_dump()}
+        preprocessing = {"kind": self.kind, **stated(recipe.data.image).model_dump()}
         if isinstance(network, PictureClassifier):
             write_open_folder(folder, network=network.network, tokenizer=base or folder)
             write_json(folder / PROCESSOR, describe_processor(network))
@@ -231,17 +234,6 @@ def _embed_shard(model: FaceEmbedder, shard: Shard, *, flip: bool) -> NDArray[np
         for start in range(0, len(shard.labels), _BATCH_ROWS)
     ]
     return torch.cat(pieces).double().numpy()
-
-
-def _shape(recipe: Recipe) -> ImageShape:
-    """The recipe's picture section, which `kind` says is there."""
-    shape = recipe.data.image
-    assert shape is not None  # noqa: S101
-    return shape
-
-
-def _base(plan: dict[str, Any]) -> Path | None:
-    return Path(plan["base"]) if plan.get("base") else None
 
 
 WORKLOAD = FaceRecognition()

@@ -18,10 +18,12 @@ from recaster.data.augmentation import Augmentation
 from recaster.data.picture_set import PictureSet
 from recaster.data.shards import measure_light, read_shard
 from recaster.data.slice_groups import read_slice_groups
+from recaster.models.loading import base_folder
 from recaster.models.losses import LossSum, build_loss, count_correct, to_probabilities
 from recaster.models.open_pictures import PROCESSOR, PictureClassifier, describe_processor
 from recaster.models.picture_models import FRESH, build_picture_model, find_architecture, load_picture_model
 from recaster.models.picture_views import list_views
+from recaster.recipe.section import stated
 from recaster.training.trainable import TrainingSet
 
 if TYPE_CHECKING:
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from recaster.data.contract import RowRule
-    from recaster.recipe.data import ImageShape
     from recaster.recipe.evaluation import EvaluateSection
     from recaster.recipe.schema import Recipe
     from recaster.workloads.protocol import MetricFunction
@@ -73,7 +74,7 @@ class ImageClassification:
 
     def model_arguments(self, recipe: Recipe) -> dict[str, Any]:
         """Which network, for which pictures and labels, of which size."""
-        image, model = _shape(recipe), recipe.model
+        image, model = stated(recipe.data.image), recipe.model
         return {
             "architecture": model.base.partition(":")[2] if model.from_scratch else None,
             "labels": recipe.data.labels,
@@ -89,7 +90,7 @@ class ImageClassification:
 
     def build_model(self, plan: dict[str, Any]) -> nn.Module:
         """The network of the plan's `model_arguments`, with the base's weights where there is one."""
-        return build_picture_model(plan["model_arguments"], _base(plan))
+        return build_picture_model(plan["model_arguments"], base_folder(plan))
 
     def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:
         """The split's pictures, memory-mapped."""
@@ -118,9 +119,14 @@ class ImageClassification:
         from recaster.exporting.artifact import write_artifact
         from recaster.exporting.open_folder import name_problem, write_open_folder
 
-        base, several = _base(plan), recipe.data.several_labels
+        base, several = base_folder(plan), recipe.data.several_labels
         views = {"flip": recipe.evaluate.flip, "shift_pixels": recipe.evaluate.shift_pixels}
-        preprocessing = {"kind": self.kind, **_shape(recipe).model_dump(), "several_labels": several, **views}
+        preprocessing = {
+            "kind": self.kind,
+            **stated(recipe.data.image).model_dump(),
+            "several_labels": several,
+            **views,
+        }
         trained = load_trained(self, plan, weights)
         model = merge_beside_adapter(trained, plan, folder, preprocessing=preprocessing)
         if isinstance(model, PictureClassifier):
@@ -220,17 +226,6 @@ def _views(described: Mapping[str, Any]) -> dict[str, Any]:
 
 def _name_range(least: float, most: float) -> str:
     return f"{least:.2f} to {most:.2f}"
-
-
-def _shape(recipe: Recipe) -> ImageShape:
-    """The recipe's picture section, which `kind` says is there."""
-    shape = recipe.data.image
-    assert shape is not None  # noqa: S101
-    return shape
-
-
-def _base(plan: dict[str, Any]) -> Path | None:
-    return Path(plan["base"]) if plan.get("base") else None
 
 
 WORKLOAD = ImageClassification()

@@ -33,7 +33,9 @@ from recaster.models.generators import (
     find_arguments,
     load_generator,
 )
+from recaster.models.loading import base_folder
 from recaster.models.losses import LossSum
+from recaster.recipe.section import stated
 from recaster.training.trainable import TrainingSet
 
 if TYPE_CHECKING:
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from recaster.data.contract import RowRule
-    from recaster.recipe.data import ImageShape
     from recaster.recipe.evaluation import EvaluateSection
     from recaster.recipe.schema import Recipe
     from recaster.workloads.protocol import MetricFunction
@@ -83,18 +84,19 @@ class ImageGeneration:
         from recaster.data.picture_splits import write_picture_splits
 
         facts = write_picture_splits(raw, accepted, recipe.data, recipe.split, folder)
+        shape, size = stated(recipe.data.image), recipe.evaluate.encoder_size
         comparison = {
-            "image": _shape(recipe).model_dump(),
-            "encoder_size": recipe.evaluate.encoder_size,
+            "image": shape.model_dump(),
+            "encoder_size": size,
             "near_duplicate_distance": recipe.split.near_duplicate_distance,
         }
         write_json(folder / "comparison.json", comparison)
-        write_references(folder, open_encoder(folder, _shape(recipe), recipe.evaluate.encoder_size))
+        write_references(folder, open_encoder(folder, shape, size))
         return facts
 
     def model_arguments(self, recipe: Recipe) -> dict[str, Any]:
         """Which generator, for which pictures and classes."""
-        image, model = _shape(recipe), recipe.model
+        image, model = stated(recipe.data.image), recipe.model
         return {
             "architecture": model.base.partition(":")[2] if model.from_scratch else None,
             "channels": image.channels,
@@ -107,13 +109,13 @@ class ImageGeneration:
 
     def build_model(self, plan: dict[str, Any]) -> nn.Module:
         """Both networks, with the base's weights where there is one."""
-        return build_players(plan["model_arguments"], plan["train"]["adversary"], _base(plan))
+        return build_players(plan["model_arguments"], plan["train"]["adversary"], base_folder(plan))
 
     def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:
         """The split's pictures, memory-mapped, each with noise."""
         shard = read_shard(folder, split)
         augmentation = Augmentation(plan["train"]["augmentation"], rows=len(shard.labels), classes=0)
-        noise = find_arguments(plan["model_arguments"], _base(plan))["noise"]
+        noise = find_arguments(plan["model_arguments"], base_folder(plan))["noise"]
         return NoisyPictures(PictureSet(shard, augmentation), noise=noise)
 
     def build_loss(self, section: dict[str, Any], *, training: bool) -> LossSum:
@@ -169,9 +171,9 @@ class ImageGeneration:
         write_artifact(
             folder,
             modeling=Path(generator_source.__file__ or ""),
-            arguments=find_arguments(plan["model_arguments"], _base(plan)),
+            arguments=find_arguments(plan["model_arguments"], base_folder(plan)),
             labels=recipe.data.labels if recipe.model.conditional else [],
-            preprocessing={"kind": "noise", **_shape(recipe).model_dump()},
+            preprocessing={"kind": "noise", **stated(recipe.data.image).model_dump()},
         )
 
     def predict(self, artifact: Path, prepared: Path, split: str) -> tuple[NDArray[np.float64], NDArray[Any]]:
@@ -276,17 +278,6 @@ def _draw(model: Generator, noise: NDArray[np.float32], classes: NDArray[np.int6
 
 def _pictures(shard: Shard) -> Tensor:
     return torch.from_numpy(shard.scaled(slice(None)))
-
-
-def _shape(recipe: Recipe) -> ImageShape:
-    """The recipe's picture section, which `kind` says is there."""
-    shape = recipe.data.image
-    assert shape is not None  # noqa: S101
-    return shape
-
-
-def _base(plan: dict[str, Any]) -> Path | None:
-    return Path(plan["base"]) if plan.get("base") else None
 
 
 WORKLOAD = ImageGeneration()

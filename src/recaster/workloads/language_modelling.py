@@ -34,6 +34,7 @@ from recaster.models.causal_models import (
     foreseeing,
     open_causal_model,
 )
+from recaster.models.loading import base_folder
 from recaster.models.losses import LossSum, build_token_loss
 from recaster.models.masked_models import (
     MaskedModel,
@@ -44,6 +45,7 @@ from recaster.models.masked_models import (
 from recaster.models.packed_rows import keep_apart
 from recaster.models.recurrent_decoder import RecurrentDecoder
 from recaster.models.token_scores import score_tokens
+from recaster.recipe.section import stated
 from recaster.training.trainable import TrainingSet
 
 if TYPE_CHECKING:
@@ -52,7 +54,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from recaster.data.contract import RowRule
-    from recaster.recipe.data import CorpusShape
     from recaster.recipe.evaluation import EvaluateSection
     from recaster.recipe.schema import Recipe
     from recaster.workloads.protocol import MetricFunction
@@ -96,7 +97,7 @@ class LanguageModelling:
         from recaster.data.split import divide_records, group_texts
         from recaster.data.tokenizers import train_byte_pairs
 
-        shape = _shape(recipe)
+        shape = stated(recipe.data.corpus)
         _check_architecture(recipe.model.base, shape.objective)
         records = read_accepted(raw, accepted)
         groups = group_texts([record.text for record in records])
@@ -132,14 +133,14 @@ class LanguageModelling:
         model = recipe.model
         size = {"width": model.width, "depth": model.depth, "dropout": model.dropout}
         architecture = model.base.removeprefix("scratch:") if model.from_scratch else None
-        return {**size, "architecture": architecture, "tokens": _shape(recipe).max_tokens}
+        return {**size, "architecture": architecture, "tokens": stated(recipe.data.corpus).max_tokens}
 
     def build_model(self, plan: dict[str, Any]) -> nn.Module:
         """The base, or a small decoder or encoder with fresh weights."""
         from recaster.customization.base_bits import base_options
 
         about, scratch = read_json(Path(plan["prepared"]) / SPLITS), _scratch(plan)
-        base = Path(plan["base"]) if plan["base"] else None
+        base = base_folder(plan)
         method = plan["customize"]["method"]
         if about["objective"] == "causal":
             causal = build_decoder(base=base, scratch=scratch, **base_options(plan))
@@ -179,7 +180,7 @@ class LanguageModelling:
         from recaster.exporting.open_folder import write_open_folder
         from recaster.exporting.own_folder import write_own_network
 
-        preprocessing = {"kind": self.kind, **_shape(recipe).model_dump(exclude_unset=True)}
+        preprocessing = {"kind": self.kind, **stated(recipe.data.corpus).model_dump(exclude_unset=True)}
         trained = load_trained(self, plan, weights)
         model = merge_beside_adapter(trained, plan, folder, preprocessing=preprocessing)
         tokenizer = Path(plan["base"]) if plan["base"] else Path(plan["prepared"]) / _TOKENIZER
@@ -239,11 +240,6 @@ class LanguageModelling:
         about, count = read_json(prepared / SPLITS), recipe.evaluate.samples
         write = continue_texts if about["objective"] == "causal" else fill_gaps
         return {"samples": write(_open_model(artifact, prepared), artifact, prepared, count)}
-
-
-def _shape(recipe: Recipe) -> CorpusShape:
-    assert recipe.data.corpus is not None  # noqa: S101 - the workload's kind
-    return recipe.data.corpus
 
 
 def _scratch(plan: dict[str, Any]) -> dict[str, Any]:

@@ -23,9 +23,11 @@ from recaster.data.shards import Shard, stack_pictures
 from recaster.models import detector
 from recaster.models.detection_loss import count_found, detection_loss
 from recaster.models.detectors import BACKBONES, build_detector, load_detector, own_arguments
+from recaster.models.loading import base_folder
 from recaster.models.losses import LossSum
 from recaster.models.open_detectors import PROCESSOR, OpenDetector, describe_detector_processor
 from recaster.models.set_prediction import count_matched, set_prediction_loss
+from recaster.recipe.section import stated
 from recaster.training.trainable import TrainingSet
 
 if TYPE_CHECKING:
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from recaster.data.contract import RowRule
-    from recaster.recipe.data import BoxShape
     from recaster.recipe.evaluation import EvaluateSection
     from recaster.recipe.schema import Recipe
     from recaster.workloads.protocol import MetricFunction
@@ -107,7 +108,7 @@ class ObjectDetection:
         from recaster.data.packed import read_accepted
         from recaster.data.split import divide_records, group_duplicates
 
-        records, shape = read_accepted(raw, accepted), _shape(recipe)
+        records, shape = read_accepted(raw, accepted), stated(recipe.data.boxes)
         pixels, minimum, maximum = stack_pictures([record.pixels for record in records], shape)
         numbers = {label: number for number, label in enumerate(recipe.data.labels)}
         boxes = stack_boxes([parse_boxes(record.text) for record in records], numbers)
@@ -135,7 +136,7 @@ class ObjectDetection:
 
     def model_arguments(self, recipe: Recipe) -> dict[str, Any]:
         """Which backbone, for which pictures and labels."""
-        shape, model = _shape(recipe), recipe.model
+        shape, model = stated(recipe.data.boxes), recipe.model
         return {
             "backbone": model.base.partition(":")[2] if model.from_scratch else None,
             "channels": shape.channels,
@@ -152,7 +153,7 @@ class ObjectDetection:
         Raises:
             RecipeError: the recipe's loss is for another kind of detector.
         """
-        model = build_detector(plan["model_arguments"], _base(plan))
+        model = build_detector(plan["model_arguments"], base_folder(plan))
         wanted = _SET if isinstance(model, OpenDetector) else "focal"
         if plan["train"]["loss"]["name"] != wanted:
             raise RecipeError(
@@ -200,12 +201,12 @@ class ObjectDetection:
         from recaster.exporting.artifact import write_artifact
         from recaster.exporting.open_folder import write_open_folder
 
-        preprocessing = {"kind": self.kind, **_shape(recipe).model_dump()}
+        preprocessing = {"kind": self.kind, **stated(recipe.data.boxes).model_dump()}
         trained = load_trained(self, plan, weights)
         model = merge_beside_adapter(trained, plan, folder, preprocessing=preprocessing)
         if isinstance(model, OpenDetector):
-            shape = _shape(recipe)
-            write_open_folder(folder, network=model.network, tokenizer=_base(plan) or folder)
+            shape = stated(recipe.data.boxes)
+            write_open_folder(folder, network=model.network, tokenizer=base_folder(plan) or folder)
             told = describe_detector_processor(model, height=shape.height, width=shape.width)
             write_json(folder / PROCESSOR, told)
             write_json(folder / "preprocessing.json", preprocessing)
@@ -214,7 +215,7 @@ class ObjectDetection:
         write_artifact(
             folder,
             modeling=Path(detector.__file__),
-            arguments=own_arguments(plan["model_arguments"], _base(plan)),
+            arguments=own_arguments(plan["model_arguments"], base_folder(plan)),
             labels=recipe.data.labels,
             preprocessing=preprocessing,
         )
@@ -274,17 +275,6 @@ def _rarest(boxes: Targets) -> NDArray[np.int64]:
 def _count_labels(boxes: Targets) -> dict[int, int]:
     numbers, counts = np.unique(boxes[:, :, 0][boxes[:, :, 0] >= 0].astype(int), return_counts=True)
     return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
-
-
-def _shape(recipe: Recipe) -> BoxShape:
-    """The recipe's section of pictures with boxes, which `kind` says is there."""
-    shape = recipe.data.boxes
-    assert shape is not None  # noqa: S101
-    return shape
-
-
-def _base(plan: dict[str, Any]) -> Path | None:
-    return Path(plan["base"]) if plan.get("base") else None
 
 
 WORKLOAD = ObjectDetection()

@@ -21,6 +21,7 @@ from recaster.data.slice_groups import read_slice_groups, write_slice_groups
 from recaster.data.token_shards import TokenRows, TokenShard, read_token_shard, take_rows, write_token_shard
 from recaster.evaluation.scope import add_scope, check_scope, divide_scope, plot_scope
 from recaster.models import text_networks, vector_classifier
+from recaster.models.loading import base_folder
 from recaster.models.losses import LossSum, build_loss, count_correct, to_probabilities
 from recaster.models.open_models import OpenModel, TextClassifier, build_text_classifier
 from recaster.models.word_vectors import (
@@ -177,7 +178,7 @@ class TextClassification:
     def build_model(self, plan: dict[str, Any]) -> nn.Module:
         """The base with a head for the recipe's labels, or a small encoder with fresh weights."""
         about, arguments = read_json(Path(plan["prepared"]) / "splits.json"), plan["model_arguments"]
-        base = Path(plan["base"]) if plan["base"] else None
+        base = base_folder(plan)
         if base and has_vectors(base):
             return build_from_vectors(base, **_vector_arguments(base, plan, about))
         if arguments["network"]:

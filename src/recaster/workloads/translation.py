@@ -29,6 +29,7 @@ from recaster.data.pair_shards import (
     write_pair_shard,
 )
 from recaster.data.pair_tokens import PairTokenizer, language_tag
+from recaster.models.loading import base_folder
 from recaster.models.losses import LossSum, build_token_loss
 from recaster.models.seq2seq_models import (
     NETWORKS,
@@ -40,6 +41,7 @@ from recaster.models.seq2seq_models import (
 )
 from recaster.models.token_scores import score_tokens
 from recaster.models.translate import read_search, translate
+from recaster.recipe.section import stated
 from recaster.training.trainable import TrainingSet
 
 if TYPE_CHECKING:
@@ -49,7 +51,6 @@ if TYPE_CHECKING:
 
     from recaster.data.contract import RowRule
     from recaster.recipe.evaluation import EvaluateSection
-    from recaster.recipe.pairs import PairShape
     from recaster.recipe.schema import Recipe
     from recaster.workloads.protocol import MetricFunction
 
@@ -88,7 +89,7 @@ class Translation:
         from recaster.data.packed import read_accepted
         from recaster.data.split import divide_records
 
-        shape = _shape(recipe)
+        shape = stated(recipe.data.pairs)
         records = read_accepted(raw, accepted)
         groups = group_pairs([record.text for record in records])
         published = [record.split for record in records]
@@ -130,14 +131,14 @@ class Translation:
         model = recipe.model
         size = {"width": model.width, "depth": model.depth, "dropout": model.dropout}
         architecture = model.base.removeprefix("scratch:") if model.from_scratch else None
-        return {**size, "architecture": architecture, "tokens": _shape(recipe).max_tokens + 1}
+        return {**size, "architecture": architecture, "tokens": stated(recipe.data.pairs).max_tokens + 1}
 
     def build_model(self, plan: dict[str, Any]) -> nn.Module:
         """The base, or a network of this package with fresh weights."""
         from recaster.customization.base_bits import base_options
 
         about, size = read_json(Path(plan["prepared"]) / SPLITS), plan["model_arguments"]
-        base = Path(plan["base"]) if plan["base"] else None
+        base = base_folder(plan)
         arguments = about if base else network_arguments(size["architecture"], size, about)
         return build_seq2seq(
             base=base, architecture=size["architecture"], arguments=arguments, **base_options(plan)
@@ -167,11 +168,11 @@ class Translation:
 
         prepared = Path(plan["prepared"])
         tokenizer = Path(plan["base"]) if plan["base"] else prepared / _TOKENIZER
-        preprocessing = {"kind": self.kind, **_shape(recipe).model_dump()}
+        preprocessing = {"kind": self.kind, **stated(recipe.data.pairs).model_dump()}
         trained = load_trained(self, plan, weights)
         model = merge_beside_adapter(trained, plan, folder, preprocessing=preprocessing)
         if isinstance(model, OpenSeq2Seq):
-            tell_generation(model.network, recipe.evaluate, longest=_shape(recipe).max_tokens)
+            tell_generation(model.network, recipe.evaluate, longest=stated(recipe.data.pairs).max_tokens)
             write_open_folder(folder, network=model.network, tokenizer=tokenizer)
         else:
             config = read_json(Path(plan["base"]) / "config.json") if plan["base"] else {}
@@ -185,11 +186,11 @@ class Translation:
                 folder,
                 model=model,
                 arguments=arguments,
-                tags={one: pair.start(f"-{one}") for one in _shape(recipe).languages},
-                start=pair.start(_shape(recipe).directions[0]),
+                tags={one: pair.start(f"-{one}") for one in stated(recipe.data.pairs).languages},
+                start=pair.start(stated(recipe.data.pairs).directions[0]),
                 tokenizer=tokenizer,
                 evaluate=recipe.evaluate,
-                longest=_shape(recipe).max_tokens,
+                longest=stated(recipe.data.pairs).max_tokens,
             )
         write_json(folder / "preprocessing.json", preprocessing)
 
@@ -238,7 +239,7 @@ class Translation:
         most = recipe.evaluate.samples
         rows = np.unique(np.linspace(0, len(held.pairs) - 1, most).astype(int)).tolist()
         pairs = [held.pairs[row] for row in rows]
-        written = _translate(model, tokenizer, pairs, artifact, longest=_shape(recipe).max_tokens)
+        written = _translate(model, tokenizer, pairs, artifact, longest=stated(recipe.data.pairs).max_tokens)
         return {
             "translations": [
                 {
@@ -278,11 +279,6 @@ class Translation:
             maps.append((shares, words, tokenizer.inner.names(wanted[0, :written].tolist())))
         plot_attention(maps, folder / "attention.png")
         return {}
-
-
-def _shape(recipe: Recipe) -> PairShape:
-    assert recipe.data.pairs is not None  # noqa: S101 - the workload's kind
-    return recipe.data.pairs
 
 
 def _translate(

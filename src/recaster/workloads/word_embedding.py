@@ -21,6 +21,7 @@ from recaster.data.word_rows import COUNTS, SPLITS, WordRows
 from recaster.models import word_table
 from recaster.models.losses import LossSum
 from recaster.models.word_contexts import WordContexts, number_pieces, sum_hits, sum_nats, to_table_state
+from recaster.recipe.section import stated
 from recaster.training.trainable import TrainingSet
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from recaster.data.contract import RowRule
     from recaster.recipe.evaluation import EvaluateSection
     from recaster.recipe.schema import Recipe
-    from recaster.recipe.words import WordsShape
     from recaster.workloads.protocol import MetricFunction
 
 _CBOW = "cbow"
@@ -73,7 +73,7 @@ class WordEmbedding:
                 value=recipe.model.base,
                 repair="use scratch:skip-gram or scratch:cbow",
             )
-        shape, records = _shape(recipe), read_accepted(raw, accepted)
+        shape, records = stated(recipe.data.words), read_accepted(raw, accepted)
         groups = group_texts([record.text for record in records])
         splits, left_out = divide_records(
             np.zeros(len(records), dtype=np.int64), groups, [record.split for record in records], recipe.split
@@ -143,7 +143,7 @@ class WordEmbedding:
                 "subwords": plan["model_arguments"]["subwords"],
             },
             labels=[],
-            preprocessing={"kind": self.kind, **_shape(recipe).model_dump()},
+            preprocessing={"kind": self.kind, **stated(recipe.data.words).model_dump()},
         )
 
     @torch.no_grad()
@@ -204,11 +204,6 @@ class WordEmbedding:
         plot_map(lexicon, folder / "map.png", seed=section.seed)
         analogies = solve_analogies(lexicon, read_json(prepared / _PAIRS)["analogies"])
         return {"analogies": analogies, "samples": list_neighbours(lexicon, section.samples)}
-
-
-def _shape(recipe: Recipe) -> WordsShape:
-    assert recipe.data.words is not None  # noqa: S101 - the workload's kind
-    return recipe.data.words
 
 
 def _set_names(pairs: list[list[Any]]) -> list[str]:
