@@ -3,7 +3,8 @@
 SPLIT.images.npy (rows, …) + SPLIT.range.json near: root mean square difference under a distance
 SPLIT.tokens.npy + SPLIT.offsets.npy          near: nine of ten tokens of the two are in both
 
-Reads the shards of any workload by these names, so that it sees what training sees.
+Reads the shards of any workload by these names, so that it sees what training sees. Words that the tokenizer
+does not know are taken to differ: "What is ? ?" may be a question about anything.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from numpy.typing import NDArray
 
 from recaster.core.files import read_json
 
-_PAIRS = (("train", "validation"), ("train", "test"), ("validation", "test"))
+_SPLITS = ("train", "validation", "test")
+_PAIRS = tuple(combinations(_SPLITS, 2))
 _NO_CONTENT = {"labels", "offsets", "reference"}
 _OPERATIONS = 4e10
 """Multiplications in one comparison of two splits of pictures: about two seconds on two cores."""
@@ -68,7 +71,8 @@ def find_leakage(folder: Path, *, distance: float) -> list[Leakage]:
         distance: root mean square difference (fraction of the range) under which two pictures are one.
     """
     names = sorted({name for pair in _PAIRS for name in pair if (folder / f"{name}.ids.json").exists()})
-    splits = {name: _read_split(folder, name) for name in names}
+    unknown = _find_unknown(folder)
+    splits = {name: _read_split(folder, name, unknown=unknown) for name in names}
     return [
         _compare(splits[first], splits[second], pair=(first, second), distance=distance)
         for first, second in _PAIRS
@@ -76,8 +80,30 @@ def find_leakage(folder: Path, *, distance: float) -> list[Leakage]:
     ]
 
 
-def _read_split(folder: Path, name: str) -> _Split:
+def _find_unknown(folder: Path) -> int | None:
+    """The token for words that the prepared tokenizer does not know; None without such a one."""
+    path = folder / "tokenizer" / "tokenizer.json"
+    if not path.exists():
+        return None
+    model = read_json(path)["model"]
+    if "unk_id" in model:  # of unigram, whose vocabulary is a list
+        return model["unk_id"]  # type: ignore[no-any-return]
+    found: int | None = model["vocab"].get(model.get("unk_token"))
+    return found
+
+
+def _tell_apart(tokens: NDArray[Any], unknown: int, name: str) -> NDArray[np.int64]:
+    """`tokens` with a number of its own for each unknown one, which no other split has either."""
+    own = tokens.astype(np.int64)
+    places = np.flatnonzero(own == unknown)
+    own[places] = -2 - len(_SPLITS) * places - _SPLITS.index(name)
+    return own
+
+
+def _read_split(folder: Path, name: str, *, unknown: int | None) -> _Split:
     arrays = {path.name.split(".")[1]: np.load(path, mmap_mode="r") for path in folder.glob(f"{name}.*.npy")}
+    if unknown is not None and "tokens" in arrays:
+        arrays["tokens"] = _tell_apart(arrays["tokens"], unknown, name)
     content = {key: value for key, value in sorted(arrays.items()) if key not in _NO_CONTENT}
     ids: list[str] = read_json(folder / f"{name}.ids.json")
     offsets = arrays.get("offsets")
