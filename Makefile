@@ -21,7 +21,7 @@ run: $(VENV)/.installed ## run the digits cast, from raw data to a champion
 test: check ## lint, types, layers, then all tests
 	$(PY) -m pytest -v -n 2 --dist loadgroup -m "not campaign"
 
-test-campaign: $(VENV)/.installed ## the tests that `make test` has no time for (about 12 minutes)
+test-campaign: $(VENV)/.installed ## the tests that `make test` has no time for (about 13 minutes)
 	$(PY) -m pytest -v -n 2 --dist loadgroup -m campaign
 
 check: $(VENV)/.installed ## lint, format, types, import layers, spelling

@@ -22,8 +22,14 @@ from tests.faults.processes import (
 )
 
 
+_TROUBLES = [
+    pytest.param(signal.SIGKILL, id="dies"),
+    pytest.param(signal.SIGSTOP, id="hangs", marks=pytest.mark.campaign),
+]
+
+
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("trouble", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
+@pytest.mark.parametrize("trouble", _TROUBLES)
 def test_mlflow_during_training(project: Path, tmp_path: Path, trouble: signal.Signals) -> None:
     from mlflow import MlflowClient
 
@@ -63,13 +69,7 @@ def test_mlflow_during_training(project: Path, tmp_path: Path, trouble: signal.S
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    "trouble",
-    [
-        pytest.param(signal.SIGKILL, id="dies"),
-        pytest.param(signal.SIGSTOP, id="hangs", marks=pytest.mark.campaign),
-    ],
-)
+@pytest.mark.parametrize("trouble", _TROUBLES)
 def test_prefect_during_training(project: Path, command: Command, trouble: signal.Signals) -> None:
     assert command("up").returncode == 0
     overrides = [part for text in SLOW for part in ("--set", text)]
