@@ -21,7 +21,6 @@ from tests.faults.processes import (
     start_mlflow,
 )
 
-
 _TROUBLES = [
     pytest.param(signal.SIGKILL, id="dies"),
     pytest.param(signal.SIGSTOP, id="hangs", marks=pytest.mark.campaign),

@@ -49,7 +49,9 @@ def _read_text(artifact: Path, about: dict[str, Any], config: dict[str, Any], pr
     names: tuple[str, ...] = (_TOKENS,)
     if "architecture" in config:
         network: nn.Module = _OfTokens(load_text_network(artifact))
-        vocabulary, padding = config["arguments"]["vocabulary"], config["arguments"]["padding"]
+        arguments = config["arguments"]
+        vocabulary = arguments.get("size", arguments)["vocabulary"]
+        padding = arguments["padding"]
     else:
         network, names = _Network(_load_transformers(artifact)), (_TOKENS, _MASK)
         vocabulary, padding = config["vocab_size"], config.get("pad_token_id") or 0
@@ -83,7 +85,7 @@ def _no_graph(artifact: Path, value: str) -> RecipeError:
 
 
 class _OfTokens(nn.Module):
-    """Word vectors under a small network."""
+    """A network of this package, which tells by the tokens what fills up."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

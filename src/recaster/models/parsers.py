@@ -13,9 +13,9 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from recaster.core.errors import RecipeError
 from recaster.core.files import read_json
-from recaster.models.bert_encoder import read_size, rename_published
+from recaster.models import bert_bases
+from recaster.models.bert_encoder import rename_published
 from recaster.models.dependency_parser import DependencyParser, OpenWords, build_model
 from recaster.models.loading import load_state, read_state
 from recaster.models.parser_columns import SPECIAL_PIECES, Pieces
@@ -30,15 +30,7 @@ def read_encoder(base: Path) -> dict[str, Any]:
     Raises:
         RecipeError: it is of another kind than BERT.
     """
-    config = read_json(base / "config.json")
-    if (kind := config.get("model_type")) != "bert":
-        raise RecipeError(
-            "Parsers stand on encoders of the BERT kind.",
-            where="model.base",
-            value=f"model type {kind or config.get('architecture', '(none)')}",
-            repair="use one such as MiniLM (`recaster models list`), or scratch:bilstm-parser",
-        )
-    return read_size(config)
+    return bert_bases.read_encoder(base, of="Parsers over an open model stand on encoders of the BERT kind.")
 
 
 def most_pieces(size: Mapping[str, Any]) -> int:

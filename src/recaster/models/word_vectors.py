@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from recaster.core.files import read_json
-from recaster.models import text_networks, vector_classifier, word_table
+from recaster.models import sentence_classifier, text_networks, vector_classifier, word_table
 from recaster.models.loading import LoadReport, load_state, read_state
 
 _MODULES: dict[str, ModuleType] = {
     "vector_classifier": vector_classifier,
     "text_networks": text_networks,
+    "sentence_classifier": sentence_classifier,
 }
 
 

@@ -60,6 +60,10 @@ class ModelSection(Section):
     """Of image-generation: a picture is made of the class that is asked for, one of `data.labels`."""
     biaffine: int = Field(default=256, ge=8, le=2048)
     """Of dependency-parsing: width of what a word is as a head or a dependent; for relations half of it."""
+    pooling: Literal["first", "mean"] = "first"
+    """Of text-classification from an open encoder: what the head sees. first: the first token's state, as
+    heads of the transformers library do; mean: the mean over all tokens, for which sentence encoders are made
+    (of the BERT kind)."""
     first_piece: bool = False
     """Of dependency-parsing: a word of an open encoder is its first piece; else the mean of its pieces."""
     subwords: Subwords | None = None
@@ -240,6 +244,15 @@ class Recipe(Section):
         check_class_weights(self.workload, data, loss)
         check_out_of_scope(self)
         check_metrics((*(bar.metric for bar in self.gate.bars), self.gate.champion.metric), data)
+        return self
+
+    @model_validator(mode="after")
+    def _pooling_applies(self) -> Recipe:
+        model, fits = self.model, self.workload == "text-classification" and not self.model.from_scratch
+        if model.pooling == "mean" and not fits:
+            raise ValueError(
+                "model.pooling mean is for text-classification from an open encoder; remove it, or name one"
+            )
         return self
 
     @model_validator(mode="after")

@@ -20,17 +20,12 @@ from recaster.data.labels import count_labels, find_rarest, number_labels
 from recaster.data.slice_groups import read_slice_groups, write_slice_groups
 from recaster.data.token_shards import TokenRows, TokenShard, read_token_shard, take_rows, write_token_shard
 from recaster.evaluation.scope import add_scope, check_scope, divide_scope, plot_scope
-from recaster.models import text_networks, vector_classifier
-from recaster.models.loading import base_folder
 from recaster.models.losses import LossSum, build_loss, count_correct, to_probabilities
-from recaster.models.open_models import OpenModel, TextClassifier, build_text_classifier
-from recaster.models.word_vectors import (
-    begin_with_vectors,
-    build_from_vectors,
-    has_vectors,
-    load_text_network,
-)
+from recaster.models.open_models import OpenModel, TextClassifier
+from recaster.models.text_models import build_text_model, describe_network, network_name
+from recaster.models.word_vectors import load_text_network
 from recaster.recipe.data import SEPARATOR
+from recaster.recipe.words import WORD_NETWORKS
 from recaster.training.trainable import TrainingSet
 
 if TYPE_CHECKING:
@@ -50,8 +45,6 @@ _WORST = 24
 """Errors that are explained."""
 _TOKENIZER = "tokenizer"
 """Folder of the prepared data with the tokenizer's files."""
-_NETWORKS = ("kim-cnn", "lstm", "gru")
-"""Of `models.text_networks`, over whole words."""
 
 
 class TextSet(TokenRows):
@@ -67,7 +60,7 @@ class TextClassification:
     """The workload; see `workloads.protocol.Workload` for what each part is for."""
 
     kind = "text"
-    architectures = ("text-encoder", *_NETWORKS)
+    architectures = ("text-encoder", *WORD_NETWORKS)
     served_by = "pyfunc_text"
 
     def facts(self, raw: Path) -> pd.DataFrame:
@@ -117,7 +110,7 @@ class TextClassification:
         if recipe.data.out_of_scope:
             check_scope(labels[splits["test"]], label=recipe.data.out_of_scope)
         if base is None:
-            train = train_words if _network(recipe.model.base) else train_byte_pairs
+            train = train_words if network_name(recipe.model.base) else train_byte_pairs
             train(
                 [texts[row] for row in splits["train"].tolist()],
                 vocabulary=recipe.model.vocabulary,
@@ -168,7 +161,8 @@ class TextClassification:
         model = recipe.model
         return {
             "labels": recipe.data.labels,
-            "network": _network(model.base),
+            "network": network_name(model.base),
+            "pooling": model.pooling,
             "channels": model.vectors_mode,
             "width": model.width,
             "depth": model.depth,
@@ -177,19 +171,7 @@ class TextClassification:
 
     def build_model(self, plan: dict[str, Any]) -> nn.Module:
         """The base with a head for the recipe's labels, or a small encoder with fresh weights."""
-        about, arguments = read_json(Path(plan["prepared"]) / "splits.json"), plan["model_arguments"]
-        base = base_folder(plan)
-        if base and has_vectors(base):
-            return build_from_vectors(base, **_vector_arguments(base, plan, about))
-        if arguments["network"]:
-            model = text_networks.build_model(**_network_arguments(plan, about))
-            return begin_with_vectors(model, Path(plan["vectors"])) if plan.get("vectors") else model
-        return build_text_classifier(
-            base=base,
-            labels=arguments["labels"],
-            padding=about["padding"],
-            scratch={**arguments, "vocabulary": about["vocabulary"], "tokens": about["tokens"]},
-        )
+        return build_text_model(plan, read_json(Path(plan["prepared"]) / "splits.json"))
 
     def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:  # noqa: ARG002
         """The split's tokens, memory-mapped; of the validation split those of texts with a label."""
@@ -239,11 +221,11 @@ class TextClassification:
         save_file(model.state_dict(), folder / "model.safetensors")
         tokenizer = Path(base) if base else prepared / _TOKENIZER
         shutil.copyfile(tokenizer / "tokenizer.json", folder / "tokenizer.json")
-        module = vector_classifier if base else text_networks
+        module, arguments = describe_network(plan, about)
         write_artifact(
             folder,
             modeling=Path(str(module.__file__)),
-            arguments=_vector_arguments(Path(base), plan, about) if base else _network_arguments(plan, about),
+            arguments=arguments,
             labels=recipe.data.labels,
             preprocessing=preprocessing,
         )
@@ -349,35 +331,6 @@ def _choose_least_probability(model: nn.Module, prepared: Path, section: Evaluat
     known = take_rows(shard, np.flatnonzero(shard.labels != OUT_OF_SCOPE))
     assert section.false_reject_rate is not None  # noqa: S101 - the recipe's check
     return find_least_probability(_answer(model, known, padding), section.false_reject_rate)
-
-
-def _vector_arguments(base: Path, plan: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
-    """Of `vector_classifier.build_model`."""
-    size = read_json(base / "config.json")["arguments"]
-    return {
-        "vocabulary": size["rows"],
-        "width": size["dimensions"],
-        "labels": len(plan["model_arguments"]["labels"]),
-        "padding": about["padding"],
-        "dropout": plan["model_arguments"]["dropout"],
-    }
-
-
-def _network(base: str) -> str | None:
-    """The name of a network of this package with fresh weights; None for transformers and word vectors."""
-    name = base.removeprefix("scratch:")
-    return name if base.startswith("scratch:") and name in _NETWORKS else None
-
-
-def _network_arguments(plan: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
-    """Of `text_networks.build_model`."""
-    arguments = plan["model_arguments"]
-    return {
-        **{name: arguments[name] for name in ("network", "width", "depth", "dropout", "channels")},
-        "vocabulary": about["vocabulary"],
-        "labels": len(arguments["labels"]),
-        "padding": about["padding"],
-    }
 
 
 def _open_artifact(artifact: Path, padding: int) -> nn.Module:
