@@ -29,6 +29,16 @@ _SMALL = "train.optimizer.layer_decay=1.0"
 _ONE_ANSWER = "train.loss.consistency=0"
 _BATCH = "train.batch_size=32"
 _THREAD = "distributed.threads_per_rank=1"
+_PROBE = (
+    "customize.method=probe",
+    "train.epochs=20",
+    "train.precision=float32",
+    "train.checkpoint_every_steps=2000",
+    _SMALL,
+    _ONE_ANSWER,
+    _BATCH,
+    _THREAD,
+)
 _SOFT = ("train.optimizer.learning_rate=0.01", _THREAD)
 """Of prompts and prefixes."""
 
@@ -111,18 +121,8 @@ RUNS: dict[str, Measure] = {
         _BATCH,
         _THREAD,
     ),
-    "sst2/probe": _text(
-        "sst2",
-        "customize.method=probe",
-        "train.optimizer.learning_rate=0.002",
-        "train.epochs=20",
-        "train.precision=float32",
-        "train.checkpoint_every_steps=2000",
-        _SMALL,
-        _ONE_ANSWER,
-        _BATCH,
-        _THREAD,
-    ),
+    "sst2/probe": _text("sst2", "train.optimizer.learning_rate=0.002", *_PROBE),
+    "sst2/probe-mean": _text("sst2", "train.optimizer.learning_rate=0.01", "model.pooling=mean", *_PROBE),
     "trec/full": _text("trec"),
     "captions/masked": cast_run("recipes/language-modelling/minilm-captions.yaml", metric="token_accuracy"),
     "captions/causal": cast_run("recipes/language-modelling/smollm2-captions.yaml", metric="perplexity"),
