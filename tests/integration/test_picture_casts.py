@@ -15,8 +15,10 @@ from safetensors.torch import load_file, save_file
 from recaster import pipeline
 from recaster.core.files import read_json
 from recaster.core.progress import SilentReporter
+from recaster.customization.build import build_customized
 from recaster.data.shards import read_shard
 from recaster.models import mobilenet_v2
+from recaster.pipeline.inputs import training_plan
 from recaster.tracking.runs import open_tracking
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -121,6 +123,39 @@ def test_a_transformer_comes_out_as_one(project: Path) -> None:
         found = network(**inputs).logits.softmax(1).numpy()
     np.testing.assert_allclose(found, wanted[:20], atol=0.02)
     assert read_json(artifact / "preprocessing.json")["kind"] == "image"
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("vit", ("model.width=64", "model.dropout=0.0", "train.epochs=10", "train.batch_size=32")),
+        pytest.param(
+            "convnext-tiny", ("model.input_size=32", "train.max_steps=2"), marks=pytest.mark.campaign
+        ),
+    ],
+)
+def test_a_fresh_transformer_of_pictures_is_one_too(
+    name: str, overrides: tuple[str, ...], project: Path
+) -> None:
+    from transformers import AutoModelForImageClassification
+
+    recipe = project / "recipes" / "image-classification" / "tiny.yaml"
+    rate = "train.optimizer.learning_rate=0.002"
+    still = "train.augmentation={}"  # patches of two pixels have much to learn of a shift
+    cast = pipeline.open_cast(recipe, [f"model.base=scratch:{name}", _OPEN_GATE, rate, still, *overrides])
+    evaluated = pipeline.run_to(cast, "evaluate", SilentReporter())
+    if name == "vit":
+        assert evaluated.facts["metrics"]["accuracy"]["value"] > 0.7  # ten digits
+    artifact = pipeline.run_to(cast, "export", SilentReporter()).path
+    network = AutoModelForImageClassification.from_pretrained(artifact)
+    assert network.config.model_type == name.removesuffix("-tiny")
+    again = _cast(project, f"model.base=path:{artifact}")
+    assert (
+        "re-initialised"
+        not in build_customized(
+            again.workload, training_plan(again, pipeline.run_to(again, "prepare", SilentReporter()))
+        ).report.to_text()
+    )  # type: ignore[operator, union-attr]
 
 
 def test_the_exported_head_is_the_one_over_the_features(project: Path) -> None:

@@ -132,6 +132,38 @@ def test_networks_are_what_the_engine_takes(name: str) -> None:
             assert torch.equal(model.decide(model.encode(images)), wanted)
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "parameters"),
+    [
+        ("vit", {"hidden": 192, "layers": 12, "dropout": 0.0}, 5_717_416),  # DeiT-Ti, Touvron et al. 2021
+        ("convnext-tiny", {"dropout": 0.1}, 28_589_128),  # torchvision's and the authors' ConvNeXt-T
+    ],
+)
+def test_networks_of_transformers_have_their_papers_sizes(
+    name: str, size: dict[str, Any], parameters: int
+) -> None:
+    labels = [str(number) for number in range(1000)]
+    arguments = {**_ARGUMENTS, **size, "architecture": name, "labels": labels, "size": 224}
+    model = build_picture_model(arguments, None)
+    assert sum(value.numel() for value in model.parameters()) == parameters
+    assert _logits(model.eval(), torch.rand(2, 3, 32, 32)).shape == (2, 1000)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "size"),
+    [
+        ("vit", (32, 48), None),
+        ("vit", (28, 28), None),
+        ("vit", (32, 32), 100),
+        ("convnext-tiny", (8, 8), None),
+    ],
+)
+def test_sides_that_cannot_be_divided_are_named(name: str, shape: tuple[int, int], size: int | None) -> None:
+    told = {"architecture": name, "height": shape[0], "width": shape[1], "size": size}
+    with pytest.raises(RecipeError, match=r"model\.input_size"):
+        build_picture_model({**_ARGUMENTS, "hidden": 32, "layers": 2, **told}, None)
+
+
 def test_depths_are_those_of_the_paper() -> None:
     """ResNet-20 has 0.27 M parameters for CIFAR-10 (table 6 of He et al.), and ours 1x1 shortcuts beside."""
     sizes = {}

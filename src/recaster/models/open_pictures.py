@@ -15,6 +15,11 @@ from recaster.models.open_models import OpenModel, load_network
 from recaster.models.picture_input import Preprocess
 
 PROCESSOR = "preprocessor_config.json"
+FRESH = ("vit", "convnext-tiny")
+"""What may follow `scratch:` of the networks that are transformers' own."""
+_PATCHES, _LARGEST_PATCH = 8, 16
+"""Patches of a vit on a side; of larger pictures than 128 pixels a patch has 16, as its paper has it."""
+_HEAD_WIDTH, _CONVNEXT_UNIT = 64, 32
 _HALF = (0.5, 0.5, 0.5)
 
 
@@ -88,6 +93,64 @@ def build_picture_classifier(base: Path, labels: Sequence[str]) -> PictureClassi
         label2id={label: number for number, label in enumerate(labels)},
     )
     return PictureClassifier(network, processor=read_processor(base), report=report)
+
+
+def build_fresh_classifier(arguments: Mapping[str, Any]) -> PictureClassifier:
+    """A vision transformer or a ConvNeXt-T with fresh weights.
+
+    Args:
+        arguments: architecture, labels, height and width of the pictures, the size they are scaled to, and
+            of vit hidden and layers: the width of a token (192 and 12 are DeiT-Ti's) and how many blocks.
+
+    Sources: Dosovitskiy et al. 2021, "An image is worth 16x16 words"; Liu et al. 2022, "A ConvNet for the
+    2020s", of which dropout is the share of residual branches that a training pass leaves out.
+
+    Raises:
+        RecipeError: the pictures have no one side that such a network could divide.
+    """
+    from transformers import AutoConfig, AutoModelForImageClassification
+
+    side, labels = _fresh_side(arguments), arguments["labels"]
+    names = {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: number for number, label in enumerate(labels)},
+        "image_size": side,
+    }
+    if arguments["architecture"] == "convnext-tiny":
+        config = AutoConfig.for_model("convnext", drop_path_rate=arguments["dropout"], **names)
+    else:
+        width = arguments["hidden"]
+        config = AutoConfig.for_model(
+            "vit",
+            hidden_size=width,
+            num_hidden_layers=arguments["layers"],
+            num_attention_heads=max(1, width // _HEAD_WIDTH),
+            intermediate_size=4 * width,
+            patch_size=_patch(side),
+            hidden_dropout_prob=arguments["dropout"],
+            **names,
+        )
+    return PictureClassifier(AutoModelForImageClassification.from_config(config), processor={})
+
+
+def _fresh_side(arguments: Mapping[str, Any]) -> int:
+    height, width = arguments["height"], arguments["width"]
+    side = arguments["size"] or (height if height == width else 0)
+    unit = _CONVNEXT_UNIT if arguments["architecture"] == "convnext-tiny" else _patch(side)
+    if side and side % unit == 0:
+        return int(side)
+    raise RecipeError(
+        "This network looks at square pictures, whose sides it divides.",
+        where="model.input_size",
+        value=f"{side or 'none'}, with pictures of {height} x {width} pixels",
+        repair="set model.input_size to a multiple of 32; for vit of 16 will do, and below 128 of 8",
+    )
+
+
+def _patch(side: int) -> int:
+    """Pixels on a side of a vit's patch."""
+    return min(_LARGEST_PATCH, max(2, side // _PATCHES))
 
 
 def read_processor(folder: Path) -> dict[str, Any]:

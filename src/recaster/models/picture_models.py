@@ -1,6 +1,7 @@
 """The picture classifiers of this package by name, with fresh weights or with those of a base folder.
 
 scratch:resnet-20                            → resnet.build_model(depth=20, …)
+scratch:vit                                  → a model of transformers with fresh weights
 config.json {"architecture": "mobilenet-v2"} → mobilenet_v2.build_model(…), weights by their published names
 config.json {"model_type": "vit", …}         → a model of transformers
 """
@@ -18,9 +19,9 @@ from torch import nn
 
 from recaster.core.errors import RecipeError
 from recaster.core.files import read_json
-from recaster.models import efficientnet_lite0, mobilenet_v2, resnet, small_cnn
+from recaster.models import efficientnet_lite0, mobilenet_v2, open_pictures, resnet, small_cnn
 from recaster.models.loading import load_state, read_state
-from recaster.models.open_pictures import build_picture_classifier
+from recaster.models.open_pictures import build_fresh_classifier, build_picture_classifier
 
 _MODULES: dict[str, ModuleType] = {
     "small-cnn": small_cnn,
@@ -36,7 +37,9 @@ _FRESH: dict[str, tuple[str, dict[str, Any]]] = {
     "efficientnet-lite0": ("efficientnet-lite0", {}),
 }
 FRESH = tuple(_FRESH)
-"""What may follow `scratch:`."""
+"""What may follow `scratch:` of the networks of this package."""
+ALL_FRESH = (*FRESH, *open_pictures.FRESH)
+"""Of those of transformers too."""
 _DATA_ARGUMENTS = ("channels", "height", "width", "classes", "dropout", "size")
 """Those that the recipe decides, whatever the base was built with."""
 
@@ -120,6 +123,8 @@ def build_picture_model(arguments: Mapping[str, Any], base: Path | None) -> nn.M
     """
     if base is not None and is_open(base):
         return build_picture_classifier(base, arguments["labels"])
+    if base is None and arguments["architecture"] in open_pictures.FRESH:
+        return build_fresh_classifier(arguments)
     model = find_architecture(arguments, base).build()
     if base is not None:
         model.report = load_state(model, read_state(base))  # type: ignore[assignment] # no module, no tensor

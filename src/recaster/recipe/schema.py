@@ -41,17 +41,17 @@ class ModelSection(Section):
     licence: str | None = None
     """Of the base, where neither its source nor the catalogue says."""
     width: int = Field(default=32, ge=4, le=1024, multiple_of=4)
-    """Of a `scratch:` model: small-cnn's first channels (the second layer has twice as many), or the
-    vectors of a text model, and the states of recurrent ones in each direction."""
+    """Of a `scratch:` model: small-cnn's first channels (the second layer has twice as many), a token of vit,
+    or the vectors of a text model, and the states of recurrent ones in each direction."""
     depth: int = Field(default=2, ge=1, le=48)
-    """Layers of a `scratch:` text encoder, text decoder, lstm or gru; of translation on either side."""
+    """Layers of a `scratch:` vit, text encoder, text decoder, lstm or gru; of translation on either side."""
     vocabulary: int = Field(default=8000, ge=300, le=200_000)
     """Most tokens of the tokenizer that a `scratch:` text model gets, trained on the training split."""
     activation: Literal["relu", "gelu", "silu", "elu", "leaky-relu", "mish"] = "relu"
     """What follows each convolution of a `scratch:` model."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Share of a `scratch:` model's values that are left out in each training pass; of mobilenet-v2 and
-    efficientnet-lite0 those before its head, with a base too."""
+    efficientnet-lite0 those before its head, with a base too; of convnext-tiny whole residual branches."""
     embedding: int = Field(default=128, ge=8, le=2048)
     """Numbers in a face's embedding; of face-recognition."""
     noise: int = Field(default=64, ge=2, le=1024)
@@ -70,8 +70,8 @@ class ModelSection(Section):
     """Of word-embedding; without it a word's vector is its own alone."""
     input_size: int | None = Field(default=None, ge=32, le=1024)
     """Pixels a side to which mobilenet-v2 and efficientnet-lite0 scale their pictures; without it they go
-    in as they are. Small pictures are better enlarged: these networks divide their sides by 32. Models of
-    transformers say it themselves."""
+    in as they are. Small pictures are better enlarged: these networks divide their sides by 32. Likewise of
+    `scratch:` vit and convnext-tiny; other models of transformers say it themselves."""
     vectors: str | None = None
     """Word vectors with which the table of kim-cnn, lstm and gru begins: `path:` and a file of word2vec or
     GloVe (text, binary, .gz), `path:` or `models:/` and a model of word-embedding, or an open model with a

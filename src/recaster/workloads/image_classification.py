@@ -21,7 +21,12 @@ from recaster.data.slice_groups import read_slice_groups
 from recaster.models.loading import base_folder
 from recaster.models.losses import LossSum, build_loss, count_correct, to_probabilities
 from recaster.models.open_pictures import PROCESSOR, PictureClassifier, describe_processor
-from recaster.models.picture_models import FRESH, build_picture_model, find_architecture, load_picture_model
+from recaster.models.picture_models import (
+    ALL_FRESH,
+    build_picture_model,
+    find_architecture,
+    load_picture_model,
+)
 from recaster.models.picture_views import list_views
 from recaster.recipe.section import stated
 from recaster.training.trainable import TrainingSet
@@ -43,7 +48,7 @@ class ImageClassification:
     """The workload; see `workloads.protocol.Workload` for what each part is for."""
 
     kind = "image"
-    architectures = FRESH
+    architectures = ALL_FRESH
     served_by = "pyfunc_image"
 
     def facts(self, raw: Path) -> pd.DataFrame:
@@ -83,6 +88,7 @@ class ImageClassification:
             "width": image.width,
             "classes": len(recipe.data.labels),
             "hidden": model.width,
+            "layers": model.depth,
             "dropout": model.dropout,
             "activation": model.activation,
             "size": model.input_size,
