@@ -261,6 +261,12 @@ def test_vectors_that_do_not_fit_are_refused(tmp_path: Path, vectors: Path) -> N
     [
         ("text-classification", "model.vectors=path:a", "vectors belong to"),
         ("text-classification", "model.vectors_mode=static", "belongs to model.vectors"),
+        ("chat", "model.tokenizer=unigram", "model.tokenizer is for"),
+        (
+            "text-classification",
+            "model.base=scratch:lstm model.vectors=path:a model.tokenizer=characters",
+            "vectors are of words",
+        ),
         ("text-classification", "train.optimizer.name=lazy-adam", "belongs to workload word-embedding"),
         ("text-classification", "train.contexts.window=3", "belongs to workload word-embedding"),
         ("word-embedding", "data.published_splits.test=null split.test=0.1", "judged"),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
-from recaster.data.tokenizers import open_tokenizer, train_words
+from recaster.data.tokenizers import open_tokenizer, train_classifier_tokens
 from recaster.models.text_networks import TextNetwork, build_model
 
 _TEXTS = ["The film is good, is it?", "the film was BAD", "a good film"]
@@ -58,15 +59,48 @@ def test_the_recurrent_one_is_torch_s_bidirectional_lstm() -> None:
         torch.testing.assert_close(model.encode(tokens), (weights * states).sum(1))
 
 
+def _train(
+    texts: Sequence[str], kind: str, folder: Path, *, vocabulary: int = 9, framed: bool = False
+) -> None:
+    train_classifier_tokens(texts, kind=kind, framed=framed, vocabulary=vocabulary, folder=folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("characters", ["g", "o", "o", "d", " ", "f", "i", "l", "m", "!"]),
+        ("words", ["good", "film", "!"]),
+        ("byte-pairs", None),
+        ("unigram", None),
+    ],
+)
+def test_each_tokenizer_is_the_same_again_and_frames_texts(
+    kind: str, told: list[str] | None, tmp_path: Path
+) -> None:
+    texts = [f"{text} {number} !" for number, text in enumerate(_TEXTS * 5)]
+    for name in ("one", "other"):
+        _train(texts, kind, tmp_path / name, vocabulary=300, framed=True)
+    one, other = ((tmp_path / name / "tokenizer.json").read_bytes() for name in ("one", "other"))
+    assert one == other or kind == "unigram"
+    tokenizer = open_tokenizer(tmp_path / "one")
+    tokens = tokenizer.encode("GOOD film!")
+    assert (tokens[0], tokens[-1]) == tuple(tokenizer.number_of(name) for name in ("[CLS]", "[SEP]"))
+    assert tokenizer.named("unk_token") not in tokens and tokenizer.padding == tokenizer.number_of("[PAD]")
+    if told:
+        assert tokenizer.names(tokens[1:-1]) == [text.strip() for text in told]
+    else:
+        assert "".join(tokenizer.names(tokens[1:-1])).replace(" ", "").replace("▁", "") == "goodfilm!"
+
+
 def test_words_are_numbered_by_how_often_they_are(tmp_path: Path) -> None:
-    train_words(_TEXTS, vocabulary=9, folder=tmp_path / "words")
+    _train(_TEXTS, "words", tmp_path / "words")
     told = json.loads((tmp_path / "words" / "tokenizer.json").read_text())["model"]["vocab"]
     ranked = sorted(told, key=told.__getitem__)
     assert ranked == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "film", "good", "is", "the"]
     tokenizer = open_tokenizer(tmp_path / "words")
     assert tokenizer.padding == 0 and tokenizer.size == 9
     assert tokenizer.encode("The GOOD film, unseen") == [8, 6, 5, 1, 1]
-    train_words(reversed(_TEXTS), vocabulary=9, folder=tmp_path / "again")  # type: ignore[arg-type]
+    _train(_TEXTS[::-1], "words", tmp_path / "again")
     assert (tmp_path / "again" / "tokenizer.json").read_bytes() == (
         tmp_path / "words" / "tokenizer.json"
     ).read_bytes()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,11 +160,51 @@ def train_byte_pairs(texts: Sequence[str], *, vocabulary: int, folder: Path, kee
         vocabulary: the most tokens it may have, 256 bytes and five special ones among them.
         keep_case: of letters; else all become small ones.
     """
-    from tokenizers import normalizers, processors
+    from tokenizers import normalizers
 
     changes = [normalizers.NFKC(), *([] if keep_case else [normalizers.Lowercase()])]
     normalizer = normalizers.Sequence(changes)
     inner = _train(texts, vocabulary=vocabulary, special=_SPECIAL, normalizer=normalizer, prefix_space=True)
+    _save_framed(inner, folder)
+
+
+def train_classifier_tokens(
+    texts: Sequence[str], *, kind: str, framed: bool, vocabulary: int, folder: Path
+) -> None:
+    """Train a tokenizer of small letters for a text classifier.
+
+    The same texts give the same one; of unigram alike but for the order of letters that make no piece, which
+    the library's trainer numbers as its hash table has them.
+
+    Args:
+        kind: byte-pairs (byte-level), unigram (pieces of words), words (and marks) or characters.
+        framed: a text becomes `[CLS]`, its tokens and `[SEP]`, as encoders want it; byte-pairs always are.
+        vocabulary: the most tokens it may have, five special ones among them.
+    """
+    if kind == "byte-pairs":
+        train_byte_pairs(texts, vocabulary=vocabulary, folder=folder)
+        return
+    if kind == "unigram":
+        inner = _train_unigram(
+            texts,
+            vocabulary=vocabulary,
+            special=_SPECIAL,
+            unknown=_SPECIAL[1],
+            normalizer=_small_letters(),
+        )
+    else:
+        inner = _count_tokens(
+            texts, vocabulary=vocabulary, splitter=_split_words if kind == "words" else _split_characters
+        )
+    if framed:
+        _save_framed(inner, folder)
+        return
+    _save(inner, folder, {"pad_token": "[PAD]", "unk_token": "[UNK]"})
+
+
+def _save_framed(inner: Any, folder: Path) -> None:
+    from tokenizers import processors
+
     inner.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
@@ -174,26 +214,39 @@ def train_byte_pairs(texts: Sequence[str], *, vocabulary: int, folder: Path, kee
     _save(inner, folder, dict(zip(keys, _SPECIAL, strict=True)))
 
 
-def train_words(texts: Sequence[str], *, vocabulary: int, folder: Path) -> None:
-    """Make a tokenizer of lower-case words and marks out of `texts`; write it as a model's folder has it.
+def _small_letters() -> Any:
+    from tokenizers import normalizers
 
-    Args:
-        vocabulary: the most tokens it may have, five special ones among them; what is rarer is unknown.
-    """
+    return normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+
+
+def _split_words() -> Any:
+    from tokenizers import pre_tokenizers
+
+    return pre_tokenizers.Whitespace()
+
+
+def _split_characters() -> Any:
+    from tokenizers import Regex, pre_tokenizers
+
+    return pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+
+
+def _count_tokens(texts: Sequence[str], *, vocabulary: int, splitter: Callable[[], Any]) -> Any:
+    """The most frequent parts of `texts`; what is rarer is unknown."""
     from tokenizers import Tokenizer as Inner
-    from tokenizers import models, normalizers, pre_tokenizers
+    from tokenizers import models
 
-    splitter = pre_tokenizers.Whitespace()
-    normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    normalizer, parts = _small_letters(), splitter()
     counts: Counter[str] = Counter()
     for text in texts:
-        counts.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
-    # The library's own trainer numbers words that are equally frequent in another order each time.
-    ranked = sorted(counts, key=lambda word: (-counts[word], word))[: vocabulary - len(_SPECIAL)]
-    numbers = {word: number for number, word in enumerate((*_SPECIAL, *ranked))}
+        counts.update(part for part, _ in parts.pre_tokenize_str(normalizer.normalize_str(text)))
+    # The library's own trainer numbers parts that are equally frequent in another order each time.
+    ranked = sorted(counts, key=lambda part: (-counts[part], part))[: vocabulary - len(_SPECIAL)]
+    numbers = {part: number for number, part in enumerate((*_SPECIAL, *ranked))}
     inner = Inner(models.WordLevel(numbers, unk_token="[UNK]"))  # noqa: S106 - no password
-    inner.normalizer, inner.pre_tokenizer = normalizer, splitter
-    _save(inner, folder, {"pad_token": "[PAD]", "unk_token": "[UNK]"})
+    inner.normalizer, inner.pre_tokenizer = normalizer, parts
+    return inner
 
 
 def train_chat_byte_pairs(texts: Sequence[str], *, vocabulary: int, folder: Path) -> None:
@@ -219,7 +272,13 @@ def train_joint(
 
     special = (*_SIDES, *tags)
     if kind == "unigram":
-        inner = _train_unigram(texts, vocabulary=vocabulary, special=special)
+        inner = _train_unigram(
+            texts,
+            vocabulary=vocabulary,
+            special=special,
+            unknown=_SIDES[1],
+            normalizer=normalizers.NFC(),
+        )
     else:
         normalizer = normalizers.NFC()
         inner = _train(
@@ -233,15 +292,17 @@ def train_joint(
     _save(inner, folder, {"pad_token": _SIDES[0], "unk_token": _SIDES[1], "eos_token": end})
 
 
-def _train_unigram(texts: Sequence[str], *, vocabulary: int, special: Sequence[str]) -> Any:
+def _train_unigram(
+    texts: Sequence[str], *, vocabulary: int, special: Sequence[str], unknown: str, normalizer: Any
+) -> Any:
     from tokenizers import Tokenizer as Inner
-    from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import decoders, models, pre_tokenizers, trainers
 
     inner = Inner(models.Unigram())
-    inner.normalizer = normalizers.NFC()
+    inner.normalizer = normalizer
     inner.pre_tokenizer, inner.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     trainer = trainers.UnigramTrainer(
-        vocab_size=vocabulary, special_tokens=list(special), unk_token=_SIDES[1], show_progress=False
+        vocab_size=vocabulary, special_tokens=list(special), unk_token=unknown, show_progress=False
     )
     inner.train_from_iterator(texts, trainer)
     return inner

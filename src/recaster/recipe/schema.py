@@ -47,6 +47,9 @@ class ModelSection(Section):
     """Layers of a `scratch:` vit, text encoder, text decoder, lstm or gru; of translation on either side."""
     vocabulary: int = Field(default=8000, ge=300, le=200_000)
     """Most tokens of the tokenizer that a `scratch:` text model gets, trained on the training split."""
+    tokenizer: Literal["byte-pairs", "unigram", "words", "characters"] | None = None
+    """Of a `scratch:` text classifier: what its tokens are; without it words for kim-cnn, lstm and gru, and
+    byte-level pairs for text-encoder. A base brings its own, WordPiece or another."""
     activation: Literal["relu", "gelu", "silu", "elu", "leaky-relu", "mish"] = "relu"
     """What follows each convolution of a `scratch:` model."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
@@ -244,6 +247,17 @@ class Recipe(Section):
         check_class_weights(self.workload, data, loss)
         check_out_of_scope(self)
         check_metrics((*(bar.metric for bar in self.gate.bars), self.gate.champion.metric), data)
+        return self
+
+    @model_validator(mode="after")
+    def _tokenizer_applies(self) -> Recipe:
+        model = self.model
+        if model.tokenizer and (self.workload != "text-classification" or not model.from_scratch):
+            raise ValueError(
+                "model.tokenizer is for text-classification from scratch, others have their own; remove it"
+            )
+        if model.vectors and model.tokenizer not in (None, "words"):
+            raise ValueError(f"model.vectors are of words, not of {model.tokenizer}; remove one of them")
         return self
 
     @model_validator(mode="after")

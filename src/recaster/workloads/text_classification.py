@@ -97,8 +97,7 @@ class TextClassification:
         from recaster.data.tokenizers import (
             measure_unknown,
             open_tokenizer,
-            train_byte_pairs,
-            train_words,
+            train_classifier_tokens,
         )
 
         records = read_accepted(raw, accepted)
@@ -110,9 +109,11 @@ class TextClassification:
         if recipe.data.out_of_scope:
             check_scope(labels[splits["test"]], label=recipe.data.out_of_scope)
         if base is None:
-            train = train_words if network_name(recipe.model.base) else train_byte_pairs
-            train(
+            whole_words = network_name(recipe.model.base) is not None
+            train_classifier_tokens(
                 [texts[row] for row in splits["train"].tolist()],
+                kind=recipe.model.tokenizer or ("words" if whole_words else "byte-pairs"),
+                framed=not whole_words,
                 vocabulary=recipe.model.vocabulary,
                 folder=folder / _TOKENIZER,
             )
