@@ -27,13 +27,15 @@ from recaster.models.sentence_models import (
     sentence_arguments,
 )
 from recaster.models.word_vectors import begin_with_vectors, build_from_vectors, has_vectors
-from recaster.recipe.words import WORD_NETWORKS
+
+NETWORKS = ("kim-cnn", "lstm", "gru")
+"""Of `models.text_networks`."""
 
 
 def network_name(base: str) -> str | None:
     """The name of a network of this package with fresh weights; None for transformers and word vectors."""
     name = base.removeprefix("scratch:")
-    return name if base.startswith("scratch:") and name in WORD_NETWORKS else None
+    return name if base.startswith("scratch:") and name in NETWORKS else None
 
 
 def build_text_model(plan: dict[str, Any], about: dict[str, Any]) -> nn.Module:

@@ -22,10 +22,9 @@ from recaster.data.token_shards import TokenRows, TokenShard, read_token_shard, 
 from recaster.evaluation.scope import add_scope, check_scope, divide_scope, plot_scope
 from recaster.models.losses import LossSum, build_loss, count_correct, to_probabilities
 from recaster.models.open_models import OpenModel, TextClassifier
-from recaster.models.text_models import build_text_model, describe_network, network_name
+from recaster.models.text_models import NETWORKS, build_text_model, describe_network, network_name
 from recaster.models.word_vectors import load_text_network
 from recaster.recipe.data import SEPARATOR
-from recaster.recipe.words import WORD_NETWORKS
 from recaster.training.trainable import TrainingSet
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class TextClassification:
     """The workload; see `workloads.protocol.Workload` for what each part is for."""
 
     kind = "text"
-    architectures = ("text-encoder", *WORD_NETWORKS)
+    architectures = ("text-encoder", *NETWORKS)
     served_by = "pyfunc_text"
 
     def facts(self, raw: Path) -> pd.DataFrame:
