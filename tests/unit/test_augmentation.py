@@ -45,7 +45,9 @@ def _augment(rows: np.ndarray, seed: int = 3, **options: Any) -> tuple[Tensor, T
 
 
 @pytest.mark.parametrize(
-    "options", [*({name: _ALL[name]} for name in _ALL if name != "border"), _ALL], ids=str
+    "options",
+    [*({name: _ALL[name]} for name in _ALL if name != "border"), _ALL],
+    ids=lambda options: "-".join(options) if len(options) == 1 else "all",
 )
 def test_a_row_s_change_is_its_own(options: dict[str, Any]) -> None:
     rows = np.random.default_rng(1).permutation(_ROWS)

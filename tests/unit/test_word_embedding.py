@@ -324,6 +324,7 @@ def test_gloves_form_has_no_first_line_and_may_have_spaces_in_words(tmp_path: Pa
         b"2 3\nowl " + np.ones(3, dtype="<f4").tobytes() + b"\nbat \x00\x00\x80\x3f",
         b"9 300\n" + bytes(range(128, 256)) * 60,
     ],
+    ids=["too few", "no number", "no text", "cut", "no words"],
 )
 def test_a_damaged_file_of_vectors_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "v").write_bytes(content)
