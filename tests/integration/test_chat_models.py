@@ -70,6 +70,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plan(base: Path, tmp_path: Path) -> dict[str, Any]:
     about = {"padding": 0, "vocabulary": ChatTokenizer(base).size, "stop": [2], "divider": None}
     (tmp_path / "splits.json").write_text(json.dumps(about))
+    np.save(tmp_path / "train.tokens.npy", np.arange(5, 25, dtype=np.int32))
     return {
         "prepared": str(tmp_path),
         "base": str(base),
@@ -234,6 +235,17 @@ def test_a_prompt_is_exported_beside_its_base(plan: dict[str, Any], tmp_path: Pa
         torch.testing.assert_close(CausalModel(open_causal_model(out))(_batch()[0]), told)
         untuned = CausalModel(open_causal_model(out / "base"))(_batch()[0])
     assert (untuned - told).abs().max() > 0.1
+
+
+def test_a_prefix_begins_as_the_first_tokens_of_the_data(plan: dict[str, Any], base: Path) -> None:
+    model = build_customized(WORKLOAD, _customize(plan, "prefix", prompt={"tokens": 5})).eval()
+    (tokens, targets), first = _batch(), torch.arange(5, 10).expand(3, 5)
+    learned = targets != NO_TARGET
+    untuned = CausalModel(open_causal_model(base)).eval()
+    with torch.no_grad():
+        found, wanted, without = model(tokens), untuned(torch.cat([first, tokens], 1)), untuned(tokens)
+    torch.testing.assert_close(found[learned], wanted[learned], atol=1e-4, rtol=1e-4)
+    assert (found - without)[learned].abs().max() > 0.01
 
 
 def test_full_training_is_saved_under_one_name_for_tied_weights(plan: dict[str, Any], tmp_path: Path) -> None:
