@@ -124,7 +124,13 @@ RUNS: dict[str, Measure] = {
     "sst2/probe": _text("sst2", "train.optimizer.learning_rate=0.002", *_PROBE),
     "sst2/probe-mean": _text("sst2", "train.optimizer.learning_rate=0.01", "model.pooling=mean", *_PROBE),
     "trec/full": _text("trec"),
-    "captions/masked": cast_run("recipes/language-modelling/minilm-captions.yaml", metric="token_accuracy"),
+    "captions/masked": cast_run(
+        "recipes/language-modelling/minilm-captions.yaml",
+        "data.subset.per_label=6000",  # of 29,000
+        "data.subset.seed=1",
+        _THREAD,
+        metric="token_accuracy",
+    ),
     "captions/causal": cast_run("recipes/language-modelling/smollm2-captions.yaml", metric="perplexity"),
     "chitchat/lora": _chat(),
     "chitchat/prompt": _chat("customize={method: prompt}", *_SOFT),
