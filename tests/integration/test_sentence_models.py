@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -20,9 +16,9 @@ from recaster.core.steps import StepResult
 from recaster.data.synthetic import make_requests
 from recaster.data.tokenizers import train_byte_pairs
 from recaster.models.sentence_models import build_sentence_classifier
-from recaster.pipeline.export_verbs import export_model
 from recaster.recipe.load import load_recipe
 from tests.conftest import ROOT
+from tests.integration.text_answers import check_answers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("sentence-models")]
 _TINY = ROOT / "recipes" / "text-classification" / "tiny.yaml"
@@ -75,28 +71,7 @@ def test_an_artifact_answers_alike_everywhere_and_is_a_base(project: Path, tmp_p
     cast, evaluated, artifact = _cast(project)
     assert evaluated.facts["metrics"]["accuracy"]["value"] > 0.9  # four labels, told apart by their words
     assert read_json(artifact / "config.json")["architecture"] == "sentence_classifier"
-
-    from recaster.serving import pyfunc_text
-
-    served = pyfunc_text.TextClassifier()
-    served.load_context(SimpleNamespace(artifacts={"model": str(artifact)}))  # type: ignore[arg-type]
-    records = {record.id: record.text for record in make_requests()}
-    prepared = pipeline.run_to(cast, "prepare", SilentReporter()).path
-    ids = read_json(prepared / "test.ids.json")
-    frame: Any = served.predict(None, pd.DataFrame({"text": [records[one] for one in ids]}))  # type: ignore[arg-type]
-    wanted = np.load(evaluated.path / "predictions.npy")
-    np.testing.assert_allclose(frame.filter(like="p_").to_numpy(), wanted, atol=1e-5)
-    exported = export_model(
-        cast.settings,
-        str(artifact),
-        tmp_path / "onnx",
-        form="onnx",
-        int8=False,
-        adapter_only=False,
-        base=None,
-        reporter=SilentReporter(),
-    )
-    assert exported["difference"]["float32"]["largest"]["logits"] < 1e-4
+    check_answers(cast, tmp_path / "onnx")
     # Trained on, it keeps its head for the same labels, whatever the recipe says of pooling.
     labels = cast.recipe.data.labels
     again = build_sentence_classifier(artifact, labels=labels, padding=0)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recaster.core.errors import BaseModelError
+from recaster.data.tokenizers import find_unknown
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -45,7 +46,7 @@ def read_token_table(folder: Path, words: Iterable[str]) -> tuple[list[str], NDA
     tokenizer.no_padding()
     tokenizer.no_truncation()
     table = _read_table(folder / _WEIGHTS, tokenizer.get_vocab_size())
-    unknown = _find_unknown(tokenizer)
+    unknown = find_unknown(folder / TOKENIZER)
     tokens = {word: [one for one in _encode(tokenizer, word) if one != unknown] for word in words}
     known = [word for word, own in tokens.items() if own]
     if not known:
@@ -59,12 +60,6 @@ def _encode(tokenizer: Tokenizer, word: str) -> list[int]:
     ways = [tokenizer.encode(text, add_special_tokens=False).ids for text in (f" {word}", word)]
     # Tokenizers that put a space before each text themselves have a token more for a second one.
     return min(ways, key=len)
-
-
-def _find_unknown(tokenizer: Tokenizer) -> int | None:
-    """The token that stands for what the tokenizer cannot write."""
-    name = getattr(tokenizer.model, "unk_token", None)
-    return tokenizer.token_to_id(name) if name else None
 
 
 def _read_table(weights: Path, tokens: int) -> NDArray[np.float32]:

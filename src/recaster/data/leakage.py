@@ -3,8 +3,8 @@
 SPLIT.images.npy (rows, …) + SPLIT.range.json near: root mean square difference under a distance
 SPLIT.tokens.npy + SPLIT.offsets.npy          near: nine of ten tokens of the two are in both
 
-Reads the shards of any workload by these names, so that it sees what training sees. Words that the tokenizer
-does not know are taken to differ: "What is ? ?" may be a question about anything.
+Reads the shards of any workload by these names, so that it sees what training sees. Words that a
+tokenizer trained on this data does not know are taken to differ: "What is ? ?" may ask for anything.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recaster.core.files import read_json
+from recaster.data.tokenizers import find_unknown
 
 _SPLITS = ("train", "validation", "test")
 _PAIRS = tuple(combinations(_SPLITS, 2))
@@ -71,25 +72,14 @@ def find_leakage(folder: Path, *, distance: float) -> list[Leakage]:
         distance: root mean square difference (fraction of the range) under which two pictures are one.
     """
     names = sorted({name for pair in _PAIRS for name in pair if (folder / f"{name}.ids.json").exists()})
-    unknown = _find_unknown(folder)
+    tokenizer = folder / "tokenizer" / "tokenizer.json"
+    unknown = find_unknown(tokenizer) if tokenizer.exists() else None
     splits = {name: _read_split(folder, name, unknown=unknown) for name in names}
     return [
         _compare(splits[first], splits[second], pair=(first, second), distance=distance)
         for first, second in _PAIRS
         if first in splits and second in splits
     ]
-
-
-def _find_unknown(folder: Path) -> int | None:
-    """The token for words that the prepared tokenizer does not know; None without such a one."""
-    path = folder / "tokenizer" / "tokenizer.json"
-    if not path.exists():
-        return None
-    model = read_json(path)["model"]
-    if "unk_id" in model:  # of unigram, whose vocabulary is a list
-        return model["unk_id"]  # type: ignore[no-any-return]
-    found: int | None = model["vocab"].get(model.get("unk_token"))
-    return found
 
 
 def _tell_apart(tokens: NDArray[Any], unknown: int, name: str) -> NDArray[np.int64]:

@@ -91,6 +91,15 @@ def measure_unknown(tokens: Sequence[int], unknown: int | None, *, split: str) -
     return share
 
 
+def find_unknown(file: Path) -> int | None:
+    """The token that stands for what the tokenizer in a tokenizer.json cannot write, if any."""
+    model: dict[str, Any] = read_json(file)["model"]
+    vocabulary: Any = model["vocab"]
+    unigram = isinstance(vocabulary, list)  # of pieces, and the token is said by its place
+    found: int | None = model.get("unk_id") if unigram else vocabulary.get(model.get("unk_token"))
+    return found
+
+
 def open_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer of a model's folder.
 
