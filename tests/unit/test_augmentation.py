@@ -11,7 +11,9 @@ from torch import Tensor
 
 from recaster.data.augmentation import Augmentation
 from recaster.data.picture_changes import crop, erase, paste, turn
-from recaster.data.rand_augment import rand_augment
+from recaster.data.picture_set import PictureSet
+from recaster.data.rand_augment import _CHANGES, rand_augment
+from recaster.data.shards import Shard
 from recaster.models.losses import build_loss
 from recaster.recipe.training import Augmentation as Section
 from recaster.recipe.training import TrainSection
@@ -151,3 +153,46 @@ def test_mixing_needs_a_loss_that_takes_it() -> None:
         TrainSection.model_validate({**section, "loss": {"name": "focal"}})
     with pytest.raises(ValueError, match="border belongs to shift_pixels"):
         Section(border="reflect")
+
+
+_ELSEWHERE = torch.device("meta")
+"""A device without values: what mixes it with a tensor of the processor is refused, as on a GPU."""
+
+
+@pytest.mark.parametrize("mixed", ["mixup_alpha", "cutmix_alpha", "both"])
+def test_changes_are_made_where_the_pictures_are(mixed: str) -> None:
+    # RandAugment looks at values, which there are none of: see the next test.
+    left_out = {
+        "rand_augment_operations",
+        *({"mixup_alpha", "cutmix_alpha"} - {mixed} if mixed != "both" else ()),
+    }
+    options = {name: value for name, value in _ALL.items() if name not in left_out}
+    section = Section(**options).model_dump()
+
+    def load(rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        return tuple(value.to(_ELSEWHERE) for value in _load(rows))
+
+    made = Augmentation(section, rows=_ROWS, classes=_CLASSES).batch(load, np.arange(9), 3)
+    assert [value.device for value in made] == [_ELSEWHERE] * 2
+    assert [value.shape for value in made] == [(9, 3, 12, 10), (9, _CLASSES)]
+
+
+def test_each_change_of_rand_augment_is_made_where_the_pictures_are() -> None:
+    pictures, strength = _PICTURES.to(_ELSEWHERE), torch.full((_ROWS,), 0.3, device=_ELSEWHERE)
+    for change in _CHANGES:
+        assert change(pictures, strength).device == _ELSEWHERE
+
+
+def test_pictures_are_scaled_alike_wherever_that_happens() -> None:
+    shard = Shard(
+        images=np.random.default_rng(1).integers(0, 256, (6, 3, 4, 5), dtype=np.uint8),
+        labels=np.arange(6),
+        ids=[str(number) for number in range(6)],
+        minimum=3.0,
+        maximum=200.0,
+    )
+    pictures = PictureSet(shard, Augmentation(Section().model_dump(), rows=6, classes=6))
+    made, labels = pictures.batch(np.array([4, 1]), seed=None)
+    np.testing.assert_array_equal(made.numpy(), shard.scaled(np.array([4, 1])))
+    assert labels.tolist() == [4, 1]
+    assert [value.device for value in pictures.batch_on(_ELSEWHERE, np.arange(2), seed=5)] == [_ELSEWHERE] * 2

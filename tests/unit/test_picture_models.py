@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from recaster.core.errors import RecipeError
 from recaster.customization.lora import METHOD as LORA
+from recaster.data.shards import Shard, write_shard
 from recaster.distributed.strategies.protocol import Chained
 from recaster.models import efficientnet_lite0, mobilenet_v2, picture_input, resnet, small_cnn
 from recaster.models.open_models import Headed
@@ -130,6 +132,35 @@ def test_networks_are_what_the_engine_takes(name: str) -> None:
         assert isinstance(model, Headed)
         with torch.no_grad():
             assert torch.equal(model.decide(model.encode(images)), wanted)
+
+
+def test_patches_are_whitened_by_the_training_split(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    rough = random.integers(0, 256, (40, 3, 9, 9))
+    smooth = np.repeat(np.repeat(rough, 2, 2), 2, 3).astype(
+        np.uint8
+    )  # neighbours are alike, as in photographs
+    shard = Shard(images=smooth, labels=np.zeros(40, dtype=np.int64), ids=[""] * 40, maximum=255.0)
+    write_shard(tmp_path, "train", shard)
+    arguments = {**_ARGUMENTS, "architecture": "airbench"}
+    model, again = (build_picture_model(arguments, None, pictures=tmp_path) for _ in range(2))
+    patches: Any = model.patches
+    assert torch.equal(patches.weight, again.patches.weight)  # the random state has moved on between them
+    seen = torch.nn.functional.conv2d(
+        torch.from_numpy(shard.scaled(slice(None))), patches.weight, patches.bias
+    )
+    values = seen.transpose(0, 1).flatten(1).double()
+    torch.testing.assert_close(values[:12], -values[12:], rtol=0, atol=2e-5)
+    covariance = (values[:12] @ values[:12].T) / values.shape[1]
+    assert values.mean(1).abs().max() < 1e-4  # of no mean, and nearly of unit variance without correlations
+    off = covariance - torch.diag(covariance.diagonal())
+    assert (
+        off.abs().max() < 1e-3 and covariance.diagonal().min() > 0.9 and covariance.diagonal().max() <= 1.001
+    )
+    kept = patches.weight.clone()
+    model(torch.rand(2, 3, 32, 32)).sum().backward()
+    torch.optim.SGD(model.parameters(), lr=1.0).step()
+    assert torch.equal(patches.weight, kept) and "patches.weight" in model.state_dict()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
     crop → flip → zoom and turn → colour → RandAugment → erase → mix with another row
 
 What a row gets does not depend on the batch it stands in, so that a run that was cut, or is shared by other
-ranks, makes the same pictures.
+ranks, makes the same pictures. Numbers are drawn on the processor; changes are made where the pictures are.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from recaster.core.errors import RecipeError
 from recaster.core.seeds import derive_seed
 from recaster.data.picture_changes import COLOURS, crop, erase, paste, turn
 from recaster.data.rand_augment import rand_augment
+from recaster.data.sending import send_to
 
 Load = Callable[[NDArray[np.int64]], tuple[Tensor, Tensor]]
 """From row numbers to pictures `(rows, channels, height, width)` in 0..1 and class numbers `(rows,)`."""
@@ -59,35 +60,34 @@ class Augmentation:
         return labels.float() if labels.ndim == 2 else F.one_hot(labels, self._classes).float()
 
     def _change(self, images: Tensor, rows: NDArray[np.int64], seed: int) -> Tensor:
-        section = self._section
+        section, uniform = self._section, self._source(images, rows, seed)
         if pixels := section["shift_pixels"]:
             side = 2 * pixels + 1
             table = self._draw(
                 seed, "shift", lambda _: np.random.default_rng(seed).integers(0, side, (self._rows, 2))
             )
-            images = crop(images, torch.from_numpy(table[rows]), pixels=pixels, border=section["border"])
+            offsets = send_to(images.device, torch.from_numpy(table[rows]))
+            images = crop(images, offsets, pixels=pixels, border=section["border"])
         if section["horizontal_flip"]:
-            images = torch.where(
-                self._uniform(seed, "flip", rows)[:, :, None, None] < 0.5, images.flip(3), images
-            )
+            images = torch.where(uniform("flip", 1)[:, :, None, None] < 0.5, images.flip(3), images)
         if section["rotate_degrees"] or section["zoom"]:
-            angle, scale = (2 * self._uniform(seed, "turn", rows, columns=2) - 1).unbind(1)
+            angle, scale = (2 * uniform("turn", 2) - 1).unbind(1)
             images = turn(
                 images, angle=angle * np.radians(section["rotate_degrees"]), scale=1 + scale * section["zoom"]
             )
         for name, change in COLOURS.items():
             if strength := section[name]:
-                factor = 1 + strength * (2 * self._uniform(seed, name, rows) - 1)
+                factor = 1 + strength * (2 * uniform(name, 1) - 1)
                 images = change(images, factor[:, :, None, None]).clamp(0, 1)
         if operations := section["rand_augment_operations"]:
-            chance = self._uniform(seed, "rand augment", rows, columns=2 * operations)
+            chance = uniform("rand augment", 2 * operations)
             images = rand_augment(
                 images, chance.unflatten(1, (operations, 2)), magnitude=section["rand_augment_magnitude"]
             )
         if section["erase_probability"]:
             images = erase(
                 images,
-                self._uniform(seed, "erase", rows, columns=5 + images.shape[1]),
+                uniform("erase", 5 + images.shape[1]),
                 probability=section["erase_probability"],
             )
         return images
@@ -96,15 +96,16 @@ class Augmentation:
         self, images: Tensor, others: Tensor, rows: NDArray[np.int64], seed: int
     ) -> tuple[Tensor, Tensor]:
         """`images` with a share of `others`, and each row's own share `(rows,)`."""
+        uniform = self._source(images, rows, seed)
         blended, blend_share = self._blend(images, others, rows, seed)
         if not (alpha := self._section["cutmix_alpha"]):
             return blended, blend_share
         shares = self._draw(seed, "cutmix", lambda random: random.beta(alpha, alpha, self._rows))
-        places = self._uniform(seed, "cutmix place", rows, columns=2)
-        pasted, paste_share = paste(images, others, share=_to_tensor(shares[rows]), places=places)
+        share, places = _to_tensor(shares[rows], images.device), uniform("cutmix place", 2)
+        pasted, paste_share = paste(images, others, share=share, places=places)
         if not self._section["mixup_alpha"]:
             return pasted, paste_share
-        chosen = self._uniform(seed, "mix kind", rows)[:, 0] < 0.5
+        chosen = uniform("mix kind", 1)[:, 0] < 0.5
         return torch.where(chosen[:, None, None, None], pasted, blended), torch.where(
             chosen, paste_share, blend_share
         )
@@ -113,17 +114,21 @@ class Augmentation:
         self, images: Tensor, others: Tensor, rows: NDArray[np.int64], seed: int
     ) -> tuple[Tensor, Tensor]:
         if not (alpha := self._section["mixup_alpha"]):
-            return images, torch.ones(len(rows))
+            return images, images.new_ones(len(rows))
         shares = self._draw(seed, "mixup", lambda random: random.beta(alpha, alpha, self._rows))
-        share = _to_tensor(shares[rows])
+        share = _to_tensor(shares[rows], images.device)
         return torch.lerp(others, images, share[:, None, None, None]), share
 
-    def _uniform(self, seed: int, purpose: str, rows: NDArray[np.int64], *, columns: int = 1) -> Tensor:
-        """Numbers in 0..1, `(rows, columns)`."""
-        table = self._draw(
-            seed, purpose, lambda random: random.random((self._rows, columns), dtype=np.float32)
-        )
-        return torch.from_numpy(table[rows])
+    def _source(self, images: Tensor, rows: NDArray[np.int64], seed: int) -> Callable[[str, int], Tensor]:
+        """From a purpose and `columns` to numbers in 0..1, `(rows, columns)`, where `images` are."""
+
+        def draw(purpose: str, columns: int) -> Tensor:
+            table = self._draw(
+                seed, purpose, lambda random: random.random((self._rows, columns), dtype=np.float32)
+            )
+            return send_to(images.device, torch.from_numpy(table[rows]))
+
+        return draw
 
     def _draw(
         self, seed: int, purpose: str, make: Callable[[np.random.Generator], NDArray[Any]]
@@ -137,5 +142,5 @@ class Augmentation:
         return drawn[purpose]
 
 
-def _to_tensor(values: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(values.astype(np.float32))
+def _to_tensor(values: NDArray[Any], device: torch.device) -> Tensor:
+    return send_to(device, torch.from_numpy(values.astype(np.float32)))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from recaster.core.seeds import derive_seed
 from recaster.data.picture_set import PictureSet
+from recaster.data.sending import PROCESSOR, send_to
 from recaster.models.game_rows import CHANCES, GameRows, join_rows
 
 _UNSEEDED = 0
@@ -45,11 +46,17 @@ class NoisyPictures:
 
     def batch(self, rows: NDArray[np.int64], *, seed: int | None) -> tuple[Tensor, Tensor]:
         """Joined rows `(rows, columns)`, and class numbers `(rows,)`; with a seed augmented."""
-        pictures, classes = self._pictures.batch(rows, seed=seed)
+        return self.batch_on(PROCESSOR, rows, seed=seed)
+
+    def batch_on(
+        self, device: torch.device, rows: NDArray[np.int64], *, seed: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """What `batch` gives, made on `device`."""
+        pictures, classes = self._pictures.batch_on(device, rows, seed=seed)
         noise, chances = self._draw(_UNSEEDED if seed is None else seed)
         joined = GameRows(
-            noise=torch.from_numpy(noise[rows]),
-            chances=torch.from_numpy(chances[rows]),
+            noise=send_to(device, torch.from_numpy(noise[rows])),
+            chances=send_to(device, torch.from_numpy(chances[rows])),
             classes=classes,
             pictures=pictures,
         )

@@ -24,7 +24,7 @@ def crop(images: Tensor, offsets: Tensor, *, pixels: int, border: str) -> Tensor
     height, width = images.shape[-2:]
     down, right = offsets.unbind(1)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)
-    return windows[torch.arange(len(images)), :, down, right].contiguous()
+    return windows[torch.arange(len(images), device=images.device), :, down, right].contiguous()
 
 
 def turn(images: Tensor, *, angle: Tensor, scale: Tensor) -> Tensor:
@@ -95,9 +95,9 @@ def paste(images: Tensor, others: Tensor, *, share: Tensor, places: Tensor) -> t
     """
     height, width = images.shape[-2:]
     side = (1 - share).sqrt()
-    middle = places * torch.tensor([height, width])
+    edge = places.new_tensor([height, width])
+    middle = places * edge
     half = torch.stack([side * height, side * width], 1) / 2
-    edge = torch.tensor([height, width])
     start, end = (middle - half).round().clamp(min=0), torch.minimum((middle + half).round(), edge)
     (top, left), (tall, wide) = start.unbind(1), (end - start).unbind(1)
     mask = _rectangle(images, top=top, left=left, tall=tall, wide=wide)

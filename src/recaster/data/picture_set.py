@@ -1,6 +1,11 @@
-"""Prepared pictures as training reads them: many rows at a time, augmented on request."""
+"""Prepared pictures as training reads them: many rows at a time, augmented on request.
+
+8 bits a pixel go to the device that trains; scaling and random changes are made there.
+"""
 
 from __future__ import annotations
+
+from functools import partial
 
 import numpy as np
 import torch
@@ -8,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recaster.data.augmentation import Augmentation
+from recaster.data.sending import PROCESSOR, send_to
 from recaster.data.shards import Shard
 
 
@@ -33,7 +39,17 @@ class PictureSet:
 
         Mixed pictures have the shares of their labels, `(rows, classes)`.
         """
-        return self._load(rows) if seed is None else self._augmentation.batch(self._load, rows, seed)
+        return self.batch_on(PROCESSOR, rows, seed=seed)
 
-    def _load(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        return torch.from_numpy(self._shard.scaled(rows)), torch.from_numpy(self._shard.labels[rows])
+    def batch_on(
+        self, device: torch.device, rows: NDArray[np.int64], *, seed: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """What `batch` gives, made on `device`."""
+        load = partial(self._load, device)
+        return load(rows) if seed is None else self._augmentation.batch(load, rows, seed)
+
+    def _load(self, device: torch.device, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        shard = self._shard
+        pictures = send_to(device, torch.from_numpy(np.asarray(shard.images[rows]))).float()
+        scaled = pictures.sub_(shard.minimum).div_(shard.maximum - shard.minimum)
+        return scaled, send_to(device, torch.from_numpy(shard.labels[rows]))

@@ -72,6 +72,13 @@ def measure_light(shard: Shard) -> tuple[NDArray[np.float32], NDArray[np.float32
     return mean, deviation
 
 
+def sample_pictures(folder: Path, split: str, *, most: int) -> NDArray[np.float32]:
+    """At most so many pictures of a split in 0..1, spread evenly over it; the same each time."""
+    shard = read_shard(folder, split)
+    count = len(shard.labels)
+    return shard.scaled(np.linspace(0, count - 1, min(most, count), dtype=np.int64))
+
+
 def write_shard(folder: Path, split: str, shard: Shard) -> None:
     """Write one split into `folder`."""
     np.save(folder / f"{split}.images.npy", np.ascontiguousarray(shard.images))

@@ -37,18 +37,21 @@ class FaceEmbedder(nn.Module):
 
 
 def build_face_embedder(
-    arguments: Mapping[str, Any], base: Path | None, *, identities: int | None
+    arguments: Mapping[str, Any], base: Path | None, *, pictures: Path, identities: int | None
 ) -> FaceEmbedder:
     """The network of a plan's `model_arguments`, with the base's weights where they fit.
 
     Args:
+        pictures: the prepared data, see `build_picture_model`.
         identities: people of the training split; None for a loss that compares embeddings alone.
 
     Raises:
         RecipeError, BaseModelError: see `build_picture_model`.
     """
     return FaceEmbedder(
-        build_picture_model(arguments, base), embedding=arguments["classes"], identities=identities
+        build_picture_model(arguments, base, pictures=pictures),
+        embedding=arguments["classes"],
+        identities=identities,
     )
 
 

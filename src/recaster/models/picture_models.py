@@ -13,13 +13,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from recaster.core.errors import RecipeError
 from recaster.core.files import read_json
-from recaster.models import efficientnet_lite0, mobilenet_v2, open_pictures, resnet, small_cnn
+from recaster.data.shards import sample_pictures
+from recaster.models import airbench, efficientnet_lite0, mobilenet_v2, open_pictures, resnet, small_cnn
 from recaster.models.loading import load_state, read_state
 from recaster.models.open_pictures import build_fresh_classifier, build_picture_classifier
 
@@ -28,6 +30,7 @@ _MODULES: dict[str, ModuleType] = {
     "resnet": resnet,
     "mobilenet-v2": mobilenet_v2,
     "efficientnet-lite0": efficientnet_lite0,
+    "airbench": airbench,
 }
 _FRESH: dict[str, tuple[str, dict[str, Any]]] = {
     "small-cnn": ("small-cnn", {}),
@@ -35,13 +38,24 @@ _FRESH: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet-18": ("resnet", {"depth": 18}),
     "mobilenet-v2": ("mobilenet-v2", {}),
     "efficientnet-lite0": ("efficientnet-lite0", {}),
+    "airbench": ("airbench", {}),
 }
 FRESH = tuple(_FRESH)
 """What may follow `scratch:` of the networks of this package."""
 ALL_FRESH = (*FRESH, *open_pictures.FRESH)
 """Of those of transformers too."""
+_BEGIN_WITH = 5000
+"""Pictures from which a network takes fresh weights."""
 _DATA_ARGUMENTS = ("channels", "height", "width", "classes", "dropout", "size")
 """Those that the recipe decides, whatever the base was built with."""
+
+
+@runtime_checkable
+class BeginsWithPictures(Protocol):
+    """A network whose fresh weights are in part a function of the data."""
+
+    def begin_with(self, pictures: Tensor) -> None:
+        """Take them from some of the training split, `(batch, channels, height, width)` in 0..1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,11 +125,14 @@ def load_picture_model(artifact: Path) -> nn.Module:
     return model
 
 
-def build_picture_model(arguments: Mapping[str, Any], base: Path | None) -> nn.Module:
+def build_picture_model(
+    arguments: Mapping[str, Any], base: Path | None, *, pictures: Path | None = None
+) -> nn.Module:
     """The network, with the base's weights where they fit; its `report` says what became of these.
 
     Args:
         arguments: architecture (of fresh weights), labels, and what the networks' `build_model` take.
+        pictures: the prepared data, with whose training split some networks begin; without it, at random.
 
     Raises:
         RecipeError: the base is of no architecture that is known here, or does not take these pictures.
@@ -126,6 +143,8 @@ def build_picture_model(arguments: Mapping[str, Any], base: Path | None) -> nn.M
     if base is None and arguments["architecture"] in open_pictures.FRESH:
         return build_fresh_classifier(arguments)
     model = find_architecture(arguments, base).build()
+    if base is None and pictures is not None and isinstance(model, BeginsWithPictures):
+        model.begin_with(torch.from_numpy(sample_pictures(pictures, "train", most=_BEGIN_WITH)))
     if base is not None:
         model.report = load_state(model, read_state(base))  # type: ignore[assignment] # no module, no tensor
     return model

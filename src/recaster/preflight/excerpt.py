@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from recaster.training.micro_batches import Pass
 from recaster.training.sampler import Sampler, count_elements
-from recaster.training.trainable import TrainingSet, Weighted
+from recaster.training.trainable import TrainingSet, Weighted, read_batch
 
 _MOST_STEPS = 4000
 """Of an epoch, that are looked at."""
@@ -42,6 +43,12 @@ class Excerpt:
     def batch(self, rows: NDArray[np.int64], *, seed: int | None) -> tuple[Tensor, Tensor]:
         """See `TrainingSet.batch`."""
         return self._data.batch(self._rows[rows], seed=seed)
+
+    def batch_on(
+        self, device: torch.device, rows: NDArray[np.int64], *, seed: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """See `OnDevice.batch_on`."""
+        return read_batch(self._data, device, self._rows[rows], seed=seed)
 
 
 class _WeightedExcerpt(Excerpt):

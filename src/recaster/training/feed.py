@@ -1,6 +1,6 @@
 """Data on the device ahead of the step: rows of many steps are read together, in a thread of their own.
 
-step 0 | steps 1…k | steps k+1…m | …      while one chunk trains, the next is read, augmented and sent
+step 0 | steps 1…k | steps k+1…m | …      while one chunk trains, the next is read, sent and augmented
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from recaster.distributed.mesh import Mesh
 from recaster.distributed.strategies.protocol import MicroBatch, Strategy
 from recaster.training.micro_batches import Pass, cut_rows
 from recaster.training.sampler import Sampler
-from recaster.training.trainable import TrainingSet, target_counter
+from recaster.training.trainable import TrainingSet, read_batch, target_counter
 
 _CHUNK_BYTES = 32 << 20
 _CHUNK_STEPS = 512
@@ -128,17 +128,13 @@ class Feed:
         return pieces
 
     def _batch(self, rows: NDArray[np.int64], seed: int) -> tuple[Tensor, Tensor]:
-        inputs, targets = self.data.batch(rows, seed=seed)
+        inputs, targets = read_batch(self.data, self._mesh.device, rows, seed=seed)
         self._row_bytes = max(self._row_bytes, inputs.nbytes // max(1, len(rows)), 1)
-        return self._to_device(inputs), self._to_device(targets)
-
-    def _to_device(self, value: Tensor) -> Tensor:
-        if self._stream is None:
-            return value
-        sent = value.pin_memory().to(self._mesh.device, non_blocking=True)
-        # Made on this thread's stream, used on the main one: not to be given away before it is done.
-        sent.record_stream(torch.cuda.default_stream())
-        return sent
+        if self._stream is not None:
+            # Made on this thread's stream, used on the main one: not to be given away before it is done.
+            for value in (inputs, targets):
+                value.record_stream(torch.cuda.default_stream())
+        return inputs, targets
 
     def _micro_batch(self, inputs: Tensor, targets: Tensor, one: Pass) -> MicroBatch:
         weight = self._count_targets(one.rows[: one.counted])

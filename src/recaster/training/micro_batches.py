@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from recaster.distributed.mesh import Mesh
 from recaster.distributed.strategies.build import count_passes
 from recaster.distributed.strategies.protocol import MicroBatch, Strategy
-from recaster.training.trainable import TrainingSet, target_counter
+from recaster.training.trainable import TrainingSet, read_batch, target_counter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +67,11 @@ def cut_batch(
     """This rank's micro-batches of `rows`, as they are, without augmentation."""
     pieces, count = [], target_counter(data)
     for one in cut_rows(rows, strategy=strategy, mesh=mesh, micro_batch_size=micro_batch_size):
-        inputs, targets = data.batch(one.rows, seed=None)
+        inputs, targets = read_batch(data, mesh.device, one.rows, seed=None)
         pieces.append(
             MicroBatch(
-                inputs=inputs.to(mesh.device),
-                targets=targets.to(mesh.device),
+                inputs=inputs,
+                targets=targets,
                 counted=one.counted,
                 weight=count(one.rows[: one.counted]),
             )

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from recaster.data.sending import send_to
 from recaster.models.losses import LossSum
 
 
@@ -40,6 +42,16 @@ class TrainingSet(Protocol):
 
 
 @runtime_checkable
+class OnDevice(Protocol):
+    """A training set that makes its random changes on the device that trains."""
+
+    def batch_on(
+        self, device: torch.device, rows: NDArray[np.int64], *, seed: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """What `TrainingSet.batch` gives, on `device`."""
+
+
+@runtime_checkable
 class Weighted(Protocol):
     """A training set whose rows have unequal numbers of targets, as texts have learned tokens."""
 
@@ -65,6 +77,16 @@ class Watched(Protocol):
         Raises:
             CollapsedError: training further is not worth its time.
         """
+
+
+def read_batch(
+    data: TrainingSet, device: torch.device, rows: NDArray[np.int64], *, seed: int | None
+) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of `rows` on `device`, changed there or, by a set that cannot, on the processor."""
+    if device.type != "cpu" and isinstance(data, OnDevice):
+        return data.batch_on(device, rows, seed=seed)
+    inputs, targets = data.batch(rows, seed=seed)
+    return send_to(device, inputs), send_to(device, targets)
 
 
 def target_counter(data: TrainingSet) -> Callable[[NDArray[np.int64]], int]:

@@ -122,10 +122,14 @@ class FaceRecognition:
 
     def build_model(self, plan: dict[str, Any]) -> nn.Module:
         """The network of the plan's `model_arguments`, with a head for the people of the training split."""
-        people = read_json(Path(plan["prepared"]) / "splits.json")["people"]["train"]
+        prepared = Path(plan["prepared"])
+        people = read_json(prepared / "splits.json")["people"]["train"]
         by_head = plan["train"]["loss"]["name"] != "triplet"
         return build_face_embedder(
-            plan["model_arguments"], base_folder(plan), identities=people if by_head else None
+            plan["model_arguments"],
+            base_folder(plan),
+            pictures=prepared,
+            identities=people if by_head else None,
         )
 
     def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:

@@ -96,7 +96,9 @@ class ImageClassification:
 
     def build_model(self, plan: dict[str, Any]) -> nn.Module:
         """The network of the plan's `model_arguments`, with the base's weights where there is one."""
-        return build_picture_model(plan["model_arguments"], base_folder(plan))
+        return build_picture_model(
+            plan["model_arguments"], base_folder(plan), pictures=Path(plan["prepared"])
+        )
 
     def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:
         """The split's pictures, memory-mapped."""
