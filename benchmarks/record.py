@@ -24,8 +24,8 @@ def describe_hardware() -> str:
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
 
 
-def target(name: str, wanted: str, measured: float, *, met: bool) -> dict[str, Any]:
-    """One figure that was asked for, beside the one that was measured."""
+def target(name: str, wanted: str, measured: float | None, *, met: bool) -> dict[str, Any]:
+    """One figure that was asked for, beside the one that was measured; None where it was not."""
     return {"name": name, "wanted": wanted, "measured": measured, "met": met}
 
 
@@ -66,7 +66,7 @@ def render_targets(result: dict[str, Any]) -> str:
     """The targets as the Markdown table that the docs show."""
     lines = ["| figure | wanted | measured | met |", "|---|---|---:|---|"]
     lines += [
-        f"| {row['name']} | {row['wanted']} | {row['measured']} | {'yes' if row['met'] else 'no'} |"
+        f"| {row['name']} | {row['wanted']} | {_word(row['measured'])} | {'yes' if row['met'] else 'no'} |"
         for row in result["targets"]
     ]
     return "\n".join(lines) + "\n"
@@ -83,4 +83,4 @@ def render_rows(result: dict[str, Any], columns: list[str]) -> str:
 
 
 def _word(value: object) -> object:
-    return {"True": "yes", "False": "no"}.get(str(value), value)
+    return {"True": "yes", "False": "no", "None": "not measured"}.get(str(value), value)

@@ -1,0 +1,97 @@
+"""Image classification: all of CIFAR-10 from fresh weights, and a fifth of it from ImageNet's.
+
+RECASTER_TEST_DATA=DIR python -m benchmarks.vision --only classification
+
+The recipes' own threads and device are taken; on a machine with a GPU the first is trained there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.public_data import make_project
+from benchmarks.record import describe_hardware, target
+from recaster import pipeline
+from recaster.core.files import read_json
+from recaster.core.progress import SilentReporter
+from recaster.core.steps import StepResult
+from recaster.training.journal import read_journal
+
+_FOLDER = "recipes/image-classification"
+_FRESH, _BASE = f"{_FOLDER}/cifar10-airbench.yaml", f"{_FOLDER}/cifar10-mobilenet.yaml"
+_DATA = ("data.source=data/cifar10/train.zip", "data.published_splits.test=data/cifar10/test.zip")
+_MODELS = {_FRESH: "airbench, fresh weights", _BASE: "MobileNetV2, ImageNet weights, a fifth of the data"}
+_GPU_ACCURACY, _GPU_SECONDS = 0.93, 90
+_CPU_ACCURACY, _CPU_MINUTES = 0.85, 25
+
+
+def run(work: Path, *overrides: str) -> list[dict[str, Any]]:
+    """Train and evaluate both in a project below `work`; finished steps are found again."""
+    project = make_project(work / "classification")
+    return [measure(project, recipe, *overrides) for recipe in (_FRESH, _BASE)]
+
+
+def measure(project: Path, recipe: str, *overrides: str) -> dict[str, Any]:
+    """The row of one recipe on the lossy copy of the data."""
+    cast = pipeline.open_cast(project / recipe, (*_DATA, *overrides))
+    evaluated = pipeline.run_to(cast, "evaluate", SilentReporter())
+    return describe(recipe, pipeline.run_to(cast, "train", SilentReporter()), evaluated)
+
+
+def describe(recipe: str, trained: StepResult, evaluated: StepResult) -> dict[str, Any]:
+    """Figures with intervals, time, and the learning curve."""
+    journal, plan = read_journal(trained.path / "journal.jsonl"), read_json(trained.path / "plan.json")
+    trained_as = read_json(trained.path / "result.json")
+    curve = [record for record in journal if record["kind"] == "validation"]
+    began = journal[0]["time"]
+    return {
+        "workload": "image-classification",
+        "recipe": recipe,
+        "data": "CIFAR-10, a lossy copy, its own test split",
+        "model": _MODELS[recipe],
+        "pictures": evaluated.facts["rows"],
+        **{
+            name: {key: round(value, 4) for key, value in entry.items()}
+            for name, entry in evaluated.facts["metrics"].items()
+        },
+        "device": trained_as["device"],
+        "hardware": describe_hardware(),
+        "threads": plan["distributed"]["threads_per_rank"],
+        "train_seconds": round(journal[-1]["time"] - began, 1),
+        "cpu_seconds": trained.facts["cpu_seconds"],
+        "curve": [
+            {
+                "epoch": record["epoch"] + 1,
+                "minutes": round((record["time"] - began) / 60, 1),
+                "accuracy": round(record["accuracy"], 4),
+            }
+            for record in curve
+        ],
+    }
+
+
+def targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The figures that were asked for; those of a GPU are not met by a row of a processor."""
+    by_recipe = {row["recipe"]: row for row in rows}
+    found = []
+    if fresh := by_recipe.get(_FRESH):
+        score, seconds = fresh["accuracy"]["value"], fresh["train_seconds"]
+        on_gpu = fresh["device"] == "cuda"
+        name = f"CIFAR-10, airbench from fresh weights: accuracy (trained on {fresh['device']})"
+        found.append(target(name, f">= {_GPU_ACCURACY}", score, met=score >= _GPU_ACCURACY))
+        found.append(
+            target(
+                "CIFAR-10, the same on one GPU: seconds of training",
+                f"<= {_GPU_SECONDS}",
+                seconds if on_gpu else None,
+                met=on_gpu and seconds <= _GPU_SECONDS,
+            )
+        )
+    if base := by_recipe.get(_BASE):
+        score, minutes = base["accuracy"]["value"], base["train_seconds"] / 60
+        name = "CIFAR-10 from MobileNetV2's ImageNet weights, 2 CPU cores: accuracy"
+        found.append(target(name, f">= {_CPU_ACCURACY}", score, met=score >= _CPU_ACCURACY))
+        name = "CIFAR-10 from MobileNetV2's ImageNet weights, 2 CPU cores: minutes of training"
+        found.append(target(name, f"<= {_CPU_MINUTES}", round(minutes, 1), met=minutes <= _CPU_MINUTES))
+    return found
