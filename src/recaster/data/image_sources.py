@@ -3,6 +3,8 @@
 {"id": "a7", "label": "3", "image": [[0, 5, 13], [0, 1, 9]]}     a line of a JSON lines file
 id,label,p0,p1,p2 …                                              the header of a CSV file
 path,label,left_eye_x …                                          one that names picture files beside it
+image, label                                                     a Parquet file, see `data.picture_parquet`
+cifar-10-binary.tar.gz                                           see `data.picture_archive`
 faces/anna/0001.png                         a picture, an image folder, or a zip of one: label/name
 """
 
@@ -13,7 +15,8 @@ import gzip
 import importlib.util
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +25,28 @@ from numpy.typing import NDArray
 
 from recaster.core.errors import DataError
 from recaster.data.labels import to_text
+from recaster.data.picture_archive import SUFFIXES as ARCHIVES
+from recaster.data.picture_archive import read_archive
 from recaster.data.picture_files import SUFFIXES, decode_files, list_folder, one_file
 from recaster.data.picture_list import names_files, read_listed
+from recaster.data.picture_parquet import SUFFIX as PARQUET
+from recaster.data.picture_parquet import read_parquet
 from recaster.data.picture_zip import list_zip
 from recaster.data.records import RawRecord
 from recaster.data.subset import choose_rows, thin
 from recaster.recipe.data import ImageShape, Subset
 
 
-def read_images(path: Path, image: ImageShape, subset: Subset | None) -> Iterator[RawRecord] | None:
+def read_images(
+    path: Path, image: ImageShape, subset: Subset | None, *, parts: Sequence[str] = ()
+) -> Iterator[RawRecord] | None:
     """The pictures at `path` in a fixed order, or those of `subset`; None when it is of no known kind.
 
+    Args:
+        parts: of an archive, the files in it that are taken.
+
     Raises:
-        DataError: a zip that cannot be used, a CSV file without its header.
+        DataError: a zip or an archive that cannot be used, a table without its columns.
     """
     files = list_folder(path) if path.is_dir() else list_zip(path) if path.suffix == ".zip" else None
     if path.suffix.lower() in SUFFIXES and path.is_file():
@@ -44,15 +56,23 @@ def read_images(path: Path, image: ImageShape, subset: Subset | None) -> Iterato
             chosen = choose_rows([(file.id, file.label) for file in files], subset)
             files = [file for row, file in enumerate(files) if row in chosen]
         return decode_files(files, image)
-    if path.suffix not in {".jsonl", ".csv"}:
+    if (read := _find_reader(path, image, parts)) is None:
         return None
-    if path.suffix == ".csv" and names_files(path):
-        return thin(lambda: read_listed(path, image), subset) if subset else read_listed(path, image)
-
-    def read() -> Iterator[RawRecord]:
-        return _read_json_lines(path) if path.suffix == ".jsonl" else _read_csv(path, image)
-
     return thin(read, subset) if subset else read()
+
+
+def _find_reader(
+    path: Path, image: ImageShape, parts: Sequence[str]
+) -> Callable[[], Iterator[RawRecord]] | None:
+    if path.name.endswith(ARCHIVES):
+        return partial(read_archive, path, parts=parts)
+    if names_files(path):
+        return partial(read_listed, path, image)
+    return {
+        ".jsonl": partial(_read_json_lines, path),
+        ".csv": partial(_read_csv, path, image),
+        PARQUET: partial(read_parquet, path, image),
+    }.get(path.suffix)
 
 
 def digits_file() -> Path:

@@ -1,4 +1,4 @@
-"""A CSV file that names picture files beside it, with their labels and, of faces, five points and a group.
+"""A CSV or Parquet file that names picture files beside it, with labels; of faces, five points and a group.
 
 path,label,group,left_eye_x,left_eye_y,right_eye_x,right_eye_y,nose_x,nose_y,left_mouth_x, …
 photos/a.jpg,anna,indoors,38,52,74,52,56,72,42,92,71,92
@@ -7,7 +7,7 @@ photos/a.jpg,anna,indoors,38,52,74,52,56,72,42,92,71,92
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from recaster.core.errors import DataError
 from recaster.core.hashing import hash_file, hash_value
 from recaster.data.face_alignment import POINTS
+from recaster.data.labels import to_text
 from recaster.data.picture_files import PictureFile, decode_files
+from recaster.data.picture_parquet import SUFFIX, read_rows, read_schema
 from recaster.data.records import RawRecord
 from recaster.recipe.data import ImageShape
 
@@ -26,7 +28,11 @@ _COORDINATES = tuple(f"{point}_{axis}" for point in POINTS for axis in "xy")
 
 
 def names_files(path: Path) -> bool:
-    """Whether the CSV file at `path` has a column `path`."""
+    """Whether `path` is a CSV or Parquet file with a column `path`."""
+    if path.suffix == SUFFIX:
+        return "path" in read_schema(path).names
+    if path.suffix != ".csv":
+        return False
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         return "path" in next(csv.reader(file), [])
 
@@ -48,12 +54,13 @@ def read_listed(path: Path, image: ImageShape) -> Iterator[RawRecord]:
 
 
 def _describe(path: Path) -> Iterator[PictureFile]:
-    for number, row in enumerate(_rows(path), start=2):
+    place, first = ("row", 0) if path.suffix == SUFFIX else ("line", 2)
+    for number, row in enumerate(_rows(path), start=first):
         name = row["path"] or ""
         yield PictureFile(
             id=row.get("id") or name,
             label=row.get("label") or row.get("identity") or None,
-            where=f"{path}, line {number}: {name or '(no path)'}",
+            where=f"{path}, {place} {number}: {name or '(no path)'}",
             open=partial(_open, path.parent, name),
             group=row.get("group") or "",
             landmarks=_landmarks(row),
@@ -61,18 +68,26 @@ def _describe(path: Path) -> Iterator[PictureFile]:
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
+    if path.suffix == SUFFIX:
+        _check_points(read_schema(path).names, str(path))
+        for row in read_rows(path):
+            yield {name: to_text(value) or "" for name, value in row.items()}
+        return
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.DictReader(file)
-        present = [name for name in _COORDINATES if name in (reader.fieldnames or [])]
-        if present and len(present) < len(_COORDINATES):
-            missing = [name for name in _COORDINATES if name not in present]
-            raise DataError(
-                "The CSV file has some of a face's five points, and not all.",
-                where=f"{path}, line 1",
-                value=f"missing: {', '.join(missing)}",
-                repair="add these columns, or remove the others",
-            )
+        _check_points(reader.fieldnames or [], f"{path}, line 1")
         yield from reader
+
+
+def _check_points(columns: Sequence[str], where: str) -> None:
+    present = [name for name in _COORDINATES if name in columns]
+    if present and len(present) < len(_COORDINATES):
+        raise DataError(
+            "The file has some of a face's five points, and not all.",
+            where=where,
+            value=f"missing: {', '.join(name for name in _COORDINATES if name not in present)}",
+            repair="add these columns, or remove the others",
+        )
 
 
 def _landmarks(row: dict[str, str]) -> NDArray[np.float64] | None:

@@ -31,6 +31,7 @@ from recaster.data import (
     text_sources,
     tree_sources,
 )
+from recaster.data.picture_archive import SUFFIXES as ARCHIVES
 from recaster.data.records import RawRecord
 from recaster.data.subset import thin
 from recaster.recipe.data import DataSection, Subset
@@ -51,7 +52,8 @@ _BUILTIN: dict[str, tuple[str, Callable[[], Path], Callable[[], Iterator[RawReco
 """Kind, the file whose content decides the records, and the records."""
 Reader = Callable[[Path], Iterator[RawRecord] | None]
 _FORMS = {
-    "image": "an image folder (label/name.png), a .zip of one, a .jsonl or a .csv file (of pixels or paths)",
+    "image": "an image folder (label/name.png), a .zip of one, a .jsonl or .csv file (of pixels or paths), a "
+    ".parquet file (of pictures, paths, or packed by a snapshot), cifar-10-binary.tar.gz",
     "boxes": "a COCO .json, a VOC folder or its ImageSets/Main/NAME.txt, a YOLO folder, or a .jsonl file",
     "text": "a .jsonl, .json, .csv, .tsv or .txt file (LABEL text)",
     "chat": "a .jsonl or .jsonl.gz file of messages or turns, or of chosen and rejected replies",
@@ -105,7 +107,7 @@ def _hash(source: str, data: DataSection, settings: Settings) -> str:
     if remote.is_remote(source):
         return remote.wanted_hash(source)
     path = _locate(source, data, settings)
-    if data.image and path.suffix == ".csv" and picture_list.names_files(path):
+    if data.image and picture_list.names_files(path):
         return picture_list.hash_listed(path)
     if data.boxes and (folder := box_sources.beside(path)):
         return hash_value([hash_file(path), hash_directory(folder)])
@@ -127,9 +129,10 @@ def _read(source: str, data: DataSection, settings: Settings, subset: Subset | N
         )
     address, parts = _split_parts(source)
     path = _locate(address, data, settings)
-    if parts and not (data.text and path.suffix == ".json"):
+    has_parts = path.suffix == ".json" if data.text else data.image and path.name.endswith(ARCHIVES)
+    if parts and not has_parts:
         raise DataError(
-            "Parts are taken of a .json file with texts under several names alone.",
+            "Parts are taken of a .json file with texts under several names, and of CIFAR's archive, alone.",
             where="recipe key data.source",
             value=source,
             repair=f"name the whole source: {address}",
@@ -149,7 +152,7 @@ def _read_path(
     path: Path, data: DataSection, subset: Subset | None, parts: tuple[str, ...]
 ) -> Iterator[RawRecord] | None:
     if data.image:
-        return image_sources.read_images(path, data.image, subset)
+        return image_sources.read_images(path, data.image, subset, parts=parts)
     if data.boxes:
         read: Reader = partial(box_sources.read_boxes, shape=data.boxes, labels=data.labels)
     elif shape := data.corpus or data.words:

@@ -138,12 +138,13 @@ class DataSection(Section):
 
     source: str = Field(min_length=1)
     """`builtin:digits`, a file or folder relative to the project, or `https://…#sha256=…`. Pictures: JSON
-    lines, CSV, a folder of pictures by label. Boxes: COCO JSON, VOC XML, YOLO text, JSON lines. Text: JSON
-    lines, CSV, TSV, or lines of `LABEL text`. A corpus, of words too: these with a column `text`, .txt
-    files, or a folder of such. Pairs: JSON lines, CSV or TSV with a column for each language, or files with
-    a line for each text, as `train.*`, where the star stands for a language. Trees: CoNLL-U, or a folder of
-    it. Of a .json file with texts under several names, `FILE.json#parts=train,oos_train` takes these, in an
-    address after the checksum: `#sha256=…&parts=…`."""
+    lines, CSV, Parquet, a folder of pictures by label or a zip of one, CIFAR's own archive. Boxes: COCO
+    JSON, VOC XML, YOLO text, JSON lines. Text: JSON lines, CSV, TSV, or lines of `LABEL text`. A corpus, of
+    words too: these with a column `text`, .txt files, or a folder of such. Pairs: JSON lines, CSV or TSV
+    with a column for each language, or files with a line for each text, as `train.*`, where the star stands
+    for a language. Trees: CoNLL-U, or a folder of it. Of a .json file with texts under several names,
+    `FILE.json#parts=train,oos_train` takes these, in an address after the checksum: `#sha256=…&parts=…`.
+    CIFAR's archive has parts too: data_batch, test_batch."""
     published_splits: PublishedSplits = PublishedSplits()
     """Records of the others that equal one of these are left out of training."""
     subset: Subset | None = None
