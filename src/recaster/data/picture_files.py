@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recaster.data.face_alignment import align
+from recaster.data.jpeg import decode_plain
 from recaster.data.records import Pixels, RawRecord
 from recaster.recipe.data import ImageShape
 
@@ -32,6 +33,8 @@ _FORMATS = ("PNG", "JPEG", "BMP", "PPM", "GIF", "WEBP")
 """What a file may be by its content, whatever its name; Pillow reads more, some of it by other programs."""
 _MOST_PIXELS = 1 << 26
 """Of one picture before it is resized: 64 million decode to 192 MiB."""
+_MOST_BYTES = 1 << 29
+"""Of a file."""
 _WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _AT_ONCE, _AHEAD = 8, 8
 """Files a thread decodes in one go (handing over costs as much as a small picture), and such lots ahead."""
@@ -124,10 +127,22 @@ def decode_sized(file: BinaryIO, image: ImageShape) -> tuple[Pixels, tuple[int, 
     Raises:
         ValueError, OSError: why it cannot be used.
     """
+    data = file.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise ValueError(f"more than {_MOST_BYTES >> 20} MiB are no file of one picture")
+    pixels = decode_plain(data, grey=image.channels == 1, most_pixels=_MOST_PIXELS)
+    if pixels is None:
+        return _decode_any(data, image)
+    shown = (pixels.shape[0], pixels.shape[1])
+    return (pixels if image.resize == "refuse" else _fit_pixels(pixels, image)), shown
+
+
+def _decode_any(data: bytes, image: ImageShape) -> tuple[Pixels, tuple[int, int]]:
+    """By Pillow."""
     from PIL import Image, ImageOps
 
     try:
-        opened = Image.open(file, formats=_FORMATS)
+        opened = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
         raise ValueError(str(error)) from error
     with opened:
@@ -171,6 +186,13 @@ def _wide_pixels(picture: Image.Image, image: ImageShape) -> Pixels:
         )
     pixels: Any = np.asarray(picture, dtype=np.float32)[:, :, None]
     return np.repeat(pixels, image.channels, axis=2)
+
+
+def _fit_pixels(pixels: NDArray[np.uint8], image: ImageShape) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    fitted = np.asarray(_fit(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels), image))
+    return fitted[:, :, None] if fitted.ndim == 2 else fitted
 
 
 def _fit(picture: Image.Image, image: ImageShape) -> Image.Image:

@@ -22,6 +22,7 @@ _CODE = {
         "data.sources",
         "data.face_alignment",
         "data.image_sources",
+        "data.jpeg",
         "data.picture_files",
         "data.picture_archive",
         "data.picture_list",
