@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from recaster.bases.fetch import fetch_base
 from recaster.bases.reference import parse_reference
-from recaster.core.files import read_json
+from recaster.core.files import read_json, write_json
 from recaster.data.image_sources import read_digits
 from recaster.data.shards import Shard, write_shard
+from recaster.models import small_cnn
 from recaster.models.generators import build_players, load_generator
 from recaster.models.loading import LoadReport
 from recaster.recipe.load import load_recipe
@@ -43,12 +44,15 @@ _COMMON = [
 ]
 _TWO = ["distributed={strategy: ddp, ranks: 2}"]
 _UNNORMED = ["train.adversary.spectral_norm=false"]
+_PROJECTED = [*_UNNORMED, "train.adversary.encoder=path:encoder"]
 RUNS: dict[str, list[str]] = {
     "whole": [],
     "two": _TWO,
     "unnormed": _UNNORMED,
     "pieces": [*_UNNORMED, "train.micro_batch_size=7"],
     "two-in-bf16": [*_TWO, "communication=bf16"],
+    "projected": _PROJECTED,
+    "two-projected": [*_TWO, *_PROJECTED],
     "frozen": ["train.freeze=['discriminator.stages.*']"],
 }
 
@@ -69,13 +73,27 @@ def write_digits(folder: Path) -> Path:
     return folder
 
 
+def write_encoder(folder: Path) -> Path:
+    """A classifier of digits that has learned nothing, as a base."""
+    arguments = {"channels": 1, "classes": 10, "hidden": 8, "dropout": 0.0, "activation": "relu"}
+    torch.manual_seed(4)
+    folder.mkdir()
+    save_file(
+        small_cnn.build_model(height=8, width=8, **arguments).state_dict(), folder / "model.safetensors"
+    )
+    write_json(folder / "config.json", {"architecture": "small_cnn", "arguments": arguments})
+    return folder
+
+
 def make_plan(prepared: Path, overrides: list[str]) -> dict[str, Any]:
     """The plan that a cast of the tiny recipe would get."""
     recipe = load_recipe(TINY, [*_COMMON, *overrides])
+    encoder = prepared.parent / "encoder"
     sections = ("customize", "train", "distributed", "communication")
     return {
         "workload_module": "recaster.workloads.image_generation",
         "prepared": str(prepared),
+        "critic": str(encoder) if recipe.train.adversary.encoder else None,
         "model_arguments": WORKLOAD.model_arguments(recipe),
         **{name: getattr(recipe, name).model_dump() for name in sections},
     }
@@ -86,6 +104,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All runs whole, and one of them cut at half and taken up."""
     folder = tmp_path_factory.mktemp("generators")
     prepared = write_digits(folder / "prepared")
+    write_encoder(folder / "encoder")
     for name, overrides in RUNS.items():
         (folder / name).mkdir()
         (folder / name / "plan.json").write_text(json.dumps(make_plan(prepared, overrides)))
@@ -93,7 +112,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_all([folder / name for name in alone])
     together = [name for name in RUNS if name.startswith("two")]
     train_all([folder / name for name in together], ranks=2)
-    train_all([cut_at_half(folder / "whole", folder / "cut")])
+    train_all([cut_at_half(folder / name, folder / "cut") for name in ("whole", "projected")])
     return folder
 
 
@@ -108,8 +127,9 @@ def _apart(one: Path, other: Path) -> float:
     return max(float((second[name] - value).abs().max()) for name, value in first.items())
 
 
-def test_a_cut_game_ends_with_the_same_bits(runs: Path) -> None:
-    _check_taken_up(runs, "whole")
+@pytest.mark.parametrize("name", ["whole", "projected"])
+def test_a_cut_game_ends_with_the_same_bits(runs: Path, name: str) -> None:
+    _check_taken_up(runs, name)
 
 
 @pytest.mark.campaign
@@ -139,6 +159,13 @@ def test_two_ranks_play_the_same_game_as_one(runs: Path) -> None:
     assert [len(part) for part in parts] == [7, 7, 3, 3]
     assert parts[0] == pytest.approx(parts[1], rel=1e-3, abs=1e-4)
     assert parts[2] == pytest.approx(parts[3], rel=1e-3, abs=1e-4)
+
+
+def test_two_ranks_see_through_the_same_network(runs: Path) -> None:
+    assert _apart(runs / "projected", runs / "two-projected") < _ROUNDING
+    names = set(_weights(runs / "projected"))
+    assert any(name.startswith("discriminator.pyramid.across.") for name in names)
+    assert not any(name.startswith("discriminator.stages.") for name in names)
 
 
 def test_micro_batches_add_up(runs: Path) -> None:

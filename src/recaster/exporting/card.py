@@ -45,7 +45,7 @@ class Origin:
     """One link of the licence chain."""
 
     what: str
-    """`base model`, `teacher`, `word vectors` or `data`."""
+    """`base model`, `teacher`, `discriminator's encoder`, `word vectors` or `data`."""
     name: str
     """The reference, or the source."""
     licence: str

@@ -1,8 +1,10 @@
 """Two networks that train against each other, as one model whose parts take turns.
 
-discriminator's turn   real and generated pictures → logits of both, penalty   (rows, 3)
-generator's turn       generated pictures → logits                             (rows, 1)
+discriminator's turn   real and generated pictures → logits of both, penalty   (rows, 3, places)
+generator's turn       generated pictures → logits                             (rows, 1, places)
 evaluation             generated pictures beside the real ones                 (rows, 2, pixels)
+
+A discriminator judges a picture as a whole, or many places of it (`models.projected_discriminator`).
 
 Source: Goodfellow et al., "Generative adversarial nets", NeurIPS 2014.
 """
@@ -20,6 +22,7 @@ from recaster.models.adaptive_augmentation import AdaptiveAugmentation
 from recaster.models.discriminator import Discriminator, build_discriminator
 from recaster.models.game_rows import GameRows, part_rows
 from recaster.models.generator import Generator, build_model
+from recaster.models.projected_discriminator import ProjectedDiscriminator, Pyramid
 
 DISCRIMINATOR, GENERATOR = "discriminator", "generator"
 """The parts' names: of the child modules, and so of their parameters."""
@@ -31,7 +34,7 @@ class Adversarial(nn.Module):
     def __init__(
         self,
         generator: Generator,
-        discriminator: Discriminator,
+        discriminator: Discriminator | ProjectedDiscriminator,
         *,
         shape: tuple[int, int, int],
         options: Mapping[str, Any],
@@ -80,7 +83,7 @@ class Adversarial(nn.Module):
         return pictures
 
     def _judge(self, pictures: Tensor, rows: GameRows) -> Tensor:
-        """Logits `(pictures,)` of one or more sets of the rows' pictures, one set after the other."""
+        """Logits `(pictures, places)` of one or more sets of the rows' pictures, one set after the other."""
         sets = len(pictures) // max(1, len(rows.noise))
         seen = self.augmentation(pictures, rows.chances.repeat(sets, 1))
         logits: Tensor = self.discriminator(
@@ -104,13 +107,14 @@ class Adversarial(nn.Module):
         of_real, of_generated, *of_others = logits.split(len(real))
         self.augmentation.listen(of_real.detach())
         judged = of_others[0] if of_others else of_real
-        return torch.stack([of_real, of_generated, self._weight * self._penalise(judged, watched)], 1)
+        penalty = self._weight * self._penalise(judged, watched)
+        return torch.stack([of_real, of_generated, penalty[:, None].expand_as(of_real)], 1)
 
     def _penalise(self, logits: Tensor, watched: Tensor) -> Tensor:
         """`(rows,)`: half the squared gradient at real pictures (R1), or how far its norm is from 1."""
         if self._penalty == "none":
-            return torch.zeros_like(logits)
-        (gradient,) = torch.autograd.grad(logits.sum(), watched, create_graph=True)
+            return logits.new_zeros(len(logits))
+        (gradient,) = torch.autograd.grad(logits.mean(1).sum(), watched, create_graph=True)
         squares = gradient.float().flatten(1).square().sum(1)
         if self._penalty == "r1":
             return squares / 2
@@ -131,7 +135,11 @@ def _without_gradients(part: nn.Module) -> Iterator[None]:
 
 
 def build_adversarial(
-    arguments: Mapping[str, Any], options: Mapping[str, Any], *, hidden: int | None = None
+    arguments: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    hidden: int | None = None,
+    network: nn.Module | None = None,
 ) -> Adversarial:
     """Both networks with fresh weights from torch's present random state.
 
@@ -139,15 +147,22 @@ def build_adversarial(
         arguments: the generator's, see `models.generator.build_model`.
         options: the recipe's `train.adversary`.
         hidden: channels of the discriminator; without it the generator's.
+        network: an open one, through whose features the discriminator sees pictures.
 
     Raises:
         ValueError: no generator makes pictures of this size.
+        RecipeError: the discriminator cannot use the network.
     """
     generator = build_model(**arguments)
     assert isinstance(generator, Generator)  # noqa: S101
-    shared = {key: value for key, value in arguments.items() if key != "noise"}
-    discriminator = build_discriminator(
-        **{**shared, "hidden": hidden or arguments["hidden"]}, spectral=options["spectral_norm"]
-    )
     shape = (arguments["channels"], arguments["height"], arguments["width"])
+    width, spectral = hidden or arguments["hidden"], options["spectral_norm"]
+    discriminator: Discriminator | ProjectedDiscriminator
+    if network is None:
+        shared = {key: value for key, value in arguments.items() if key != "noise"}
+        discriminator = build_discriminator(**{**shared, "hidden": width}, spectral=spectral)
+    else:
+        discriminator = ProjectedDiscriminator(
+            Pyramid(network, shape=shape), hidden=width, classes=arguments["classes"], spectral=spectral
+        )
     return Adversarial(generator, discriminator, shape=shape, options=options)

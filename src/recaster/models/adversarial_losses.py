@@ -36,11 +36,16 @@ def build_adversarial_loss(name: str) -> LossSum:
 
     def loss_sum(outputs: Tensor, targets: Tensor) -> Tensor:  # noqa: ARG001 - nothing is foretold
         if outputs.shape[1] == 1:
-            return _OF_GENERATOR[name](outputs[:, 0]).sum()
+            return _mean_places(_OF_GENERATOR[name](outputs[:, 0])).sum()
         real, generated, penalty = outputs.unbind(1)
-        return (_OF_DISCRIMINATOR[name](real, generated) + penalty).sum()
+        return _mean_places(_OF_DISCRIMINATOR[name](real, generated) + penalty).sum()
 
     return loss_sum
+
+
+def _mean_places(losses: Tensor) -> Tensor:
+    """`(rows,)` of `(rows,)`, or of `(rows, places)` where a discriminator judges each place of a picture."""
+    return losses if losses.ndim == 1 else losses.mean(1)
 
 
 def energy_distance_sum(outputs: Tensor, targets: Tensor) -> Tensor:  # noqa: ARG001

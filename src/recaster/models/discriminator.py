@@ -88,16 +88,16 @@ class Discriminator(nn.Module):
                     spectral_norm(module)
 
     def forward(self, pictures: Tensor, classes: Tensor | None) -> Tensor:
-        """Logits `(batch,)` of `pictures` `(batch, channels, height, width)` in -1..1.
+        """Logits `(batch, 1)` of `pictures` `(batch, channels, height, width)` in -1..1.
 
         Args:
             classes: `(batch,)` numbers; of a conditional discriminator.
         """
         features = F.leaky_relu(self.stages(pictures), _SLOPE)
         features = F.leaky_relu(self.filter(features), _SLOPE).sum((2, 3))
-        logits: Tensor = self.decide(features)[:, 0]
+        logits: Tensor = self.decide(features)
         if classes is not None:
-            logits = logits + (self.class_vectors(classes) * features).sum(1)
+            logits = logits + (self.class_vectors(classes) * features).sum(1, keepdim=True)
         return logits
 
 

@@ -17,6 +17,7 @@ from recaster.core.files import read_json
 from recaster.models.adversarial import DISCRIMINATOR, GENERATOR, Adversarial, build_adversarial
 from recaster.models.generator import Generator, build_model
 from recaster.models.loading import load_state, read_state
+from recaster.models.picture_features import open_network
 
 FRESH = {"dcgan": "dcgan", "resnet-gan": "resnet"}
 """What may follow `scratch:`, and its architecture."""
@@ -62,20 +63,32 @@ def find_arguments(arguments: Mapping[str, Any], base: Path | None) -> dict[str,
     return {**own, "classes": arguments["classes"]}
 
 
-def build_players(arguments: Mapping[str, Any], options: Mapping[str, Any], base: Path | None) -> Adversarial:
+def build_players(
+    arguments: Mapping[str, Any],
+    options: Mapping[str, Any],
+    base: Path | None,
+    *,
+    critic: Path | None = None,
+) -> Adversarial:
     """Both networks, with the base's weights where they fit; `report` says what became of these.
 
     Args:
         options: the recipe's `train.adversary`.
+        critic: of the open network through whose features the discriminator sees.
 
     Raises:
-        RecipeError: the base is no generator, or none makes pictures of this size.
+        RecipeError: the base is no generator, none makes pictures of this size, or the critic is of no use.
         BaseModelError: none of its weights fits.
     """
     told = read_json(base / ADVERSARY_CONFIG) if base and (base / ADVERSARY_CONFIG).exists() else {}
     try:
+        own = find_arguments(arguments, base)
+        shape = (own["channels"], own["height"], own["width"])
         model = build_adversarial(
-            find_arguments(arguments, base), options, hidden=options["width"] or told.get("width")
+            own,
+            options,
+            hidden=options["width"] or told.get("width"),
+            network=open_network(critic, shape, options["encoder_size"]) if critic else None,
         )
     except ValueError as error:
         raise RecipeError(

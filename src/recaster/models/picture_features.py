@@ -55,6 +55,17 @@ def _flatten(pictures: Tensor) -> Tensor:
 
 
 def _open(folder: Path, shape: tuple[int, int, int], size: int | None) -> Encode:
+    network = open_network(folder, shape, size)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return _last_block(network)
+
+
+def open_network(folder: Path, shape: tuple[int, int, int], size: int | None) -> nn.Module:
+    """The network in `folder`, frozen, for pictures of `shape` that it scales to `size` pixels a side.
+
+    Raises:
+        RecipeError: it is no network for pictures.
+    """
     config = read_json(folder / "config.json")
     if is_open(folder):
         names = config.get("id2label", {})
@@ -65,9 +76,7 @@ def _open(folder: Path, shape: tuple[int, int, int], size: int | None) -> Encode
         arguments = {"classes": 1000, "dropout": 0.0, "size": size, "labels": [], **own, **sizes}
         network = find_architecture(arguments | {"size": size}, folder).build()
         load_state(network, read_state(folder))
-    network.eval().requires_grad_(requires_grad=False)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return _last_block(network)
+    return network.eval().requires_grad_(requires_grad=False)
 
 
 def _last_block(network: nn.Module) -> Encode:

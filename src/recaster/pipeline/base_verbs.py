@@ -33,10 +33,13 @@ def fetch_cast_base(cast: Cast, reporter: Reporter) -> StepResult | None:
 def _list_helpers(cast: Cast) -> Iterator[tuple[str, str, str | None]]:
     """Key, reference and stated licence of each open model that the recipe names beside its base."""
     distil, evaluate = cast.recipe.customize.distil, cast.recipe.evaluate
+    adversary = cast.recipe.train.adversary
     if distil:
         yield "customize.distil.teacher", distil.teacher, distil.teacher_licence
     if evaluate.encoder:
         yield "evaluate.encoder", evaluate.encoder, evaluate.encoder_licence
+    if adversary.encoder:
+        yield "train.adversary.encoder", adversary.encoder, adversary.encoder_licence
     if evaluate.judge:
         yield "evaluate.judge", evaluate.judge, evaluate.judge_licence
 
@@ -77,6 +80,18 @@ def find_encoder(cast: Cast, *, needed: bool = True) -> StepResult | None:
     if section.encoder is None:
         return None
     where = "evaluate.encoder"
+    return _find(cast, section.encoder, section.encoder_licence, of="encoder", where=where, needed=needed)
+
+
+def find_critic(cast: Cast, *, needed: bool = True) -> StepResult | None:
+    """The fetched network through whose features a discriminator sees; None where none is named.
+
+    Args, Raises: see `find_base`.
+    """
+    section = cast.recipe.train.adversary
+    if section.encoder is None:
+        return None
+    where = "train.adversary.encoder"
     return _find(cast, section.encoder, section.encoder_licence, of="encoder", where=where, needed=needed)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from recaster.core.files import read_json
 from recaster.core.steps import StepResult
-from recaster.pipeline.base_verbs import find_base, find_teacher
+from recaster.pipeline.base_verbs import find_base, find_critic, find_teacher
 from recaster.pipeline.open_cast import Cast
 from recaster.pipeline.vector_verbs import find_open_vectors, vectors_licence
 
@@ -22,7 +22,8 @@ def collect_facts(cast: Cast, snapshot: StepResult, trained: StepResult, evaluat
     from recaster.exporting.card import CardFacts, Origin
 
     base, teacher, recipe = find_base(cast), find_teacher(cast), cast.recipe
-    chain = [_to_origin(what, found) for what, found in (("base model", base), ("teacher", teacher)) if found]
+    named = (("base model", base), ("teacher", teacher), ("discriminator's encoder", find_critic(cast)))
+    chain = [_to_origin(what, found) for what, found in named if found]
     if found := find_open_vectors(cast):
         chain.append(_to_origin("word vectors", found))
     elif vectors := recipe.model.vectors:

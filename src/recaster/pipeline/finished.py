@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from recaster.core.steps import StepResult, find_step, fingerprint
-from recaster.pipeline.base_verbs import find_base, find_encoder, find_judge, find_teacher
+from recaster.pipeline.base_verbs import find_base, find_critic, find_encoder, find_judge, find_teacher
 from recaster.pipeline.data_verbs import data_is_versioned
 from recaster.pipeline.inputs import (
     code_of_all,
@@ -57,8 +57,9 @@ def find_data_steps(cast: Cast) -> list[StepResult]:
         return []
     section = cast.recipe.evaluate
     encoder_is_here = not section.encoder or find_encoder(cast, needed=False) is not None
+    critic_is_here = not cast.recipe.train.adversary.encoder or find_critic(cast, needed=False) is not None
     judge_is_here = not section.judge or find_judge(cast, needed=False) is not None
-    if not (encoder_is_here and judge_is_here and vectors_are_here(cast)):
+    if not (encoder_is_here and critic_is_here and judge_is_here and vectors_are_here(cast)):
         return []
     prepared = find_step(steps, "prepare", prepare_inputs(cast, raw, checked))
     return [raw, checked, prepared] if prepared else []

@@ -13,7 +13,7 @@ from recaster.core.files import read_json
 from recaster.core.hashing import hash_directory, hash_file, hash_sources
 from recaster.core.steps import StepResult
 from recaster.data.labels import balance
-from recaster.pipeline.base_verbs import find_base, find_encoder, find_judge, find_teacher
+from recaster.pipeline.base_verbs import find_base, find_critic, find_encoder, find_judge, find_teacher
 from recaster.pipeline.open_cast import Cast
 from recaster.pipeline.vector_verbs import align_vectors, hash_vectors
 
@@ -207,7 +207,9 @@ def features_inputs(cast: Cast, prepared: StepResult, base: StepResult) -> dict[
 def train_inputs(cast: Cast, prepared: StepResult) -> dict[str, Any]:
     """The shards and every decision of the optimisation; the store, since the run lives there."""
     recipe, base, teacher = cast.recipe, find_base(cast), find_teacher(cast)
+    critic = find_critic(cast)
     return {
+        **({"critic": critic.content} if critic else {}),
         "base": base.content if base else None,
         "teacher": teacher.content if teacher else None,
         "vectors": hash_vectors(cast),
@@ -277,12 +279,13 @@ def training_plan(cast: Cast, prepared: StepResult, features: StepResult | None 
         features: for a method that trains on what the base makes of the prepared rows.
     """
     recipe, base, teacher = cast.recipe, find_base(cast), find_teacher(cast)
-    vectors = align_vectors(cast, prepared)
+    vectors, critic = align_vectors(cast, prepared), find_critic(cast)
     return {
         "workload_module": cast.workload_module,
         "prepared": str(prepared.path),
         "base": str(base.path) if base else None,
         "teacher": str(teacher.path) if teacher else None,
+        "critic": str(critic.path) if critic else None,
         "features": str(features.path) if features else None,
         "vectors": str(vectors.path) if vectors else None,
         "customize": recipe.customize.model_dump(),

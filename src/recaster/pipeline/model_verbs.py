@@ -152,7 +152,7 @@ def compute_features(cast: Cast, prepared: StepResult, reporter: Reporter) -> St
 def read_plan(cast: Cast, trained: StepResult) -> dict[str, Any]:
     """The plan of a finished training, with the places of its inputs as they are now."""
     plan: dict[str, Any] = read_json(trained.path / "plan.json")
-    for name in ("prepared", "base", "teacher", "features", "vectors"):
+    for name in ("prepared", "base", "teacher", "critic", "features", "vectors"):
         if plan.get(name):
             step, fingerprint = Path(plan[name]).parts[-2:]
             plan[name] = str(cast.settings.steps / step / fingerprint)

@@ -29,6 +29,13 @@ class AdversarySection(Section):
     """Steps of the discriminator for each step of the generator."""
     width: int | None = Field(default=None, ge=4, le=1024, multiple_of=4)
     """Channels of the discriminator; without it `model.width`, or those of the base's."""
+    encoder: str | None = None
+    """An open network for pictures, through whose frozen features the discriminator sees them (Sauer et al.
+    2021): far fewer pictures are needed. Another one than evaluate.encoder, which would judge its pupil."""
+    encoder_licence: str | None = None
+    """Of the encoder, where neither its source nor the catalogue says."""
+    encoder_size: int | None = Field(default=None, ge=32, le=1024)
+    """Pixels a side to which the encoder scales pictures; without it they go in as they are."""
     spectral_norm: bool = True
     """Divide its layers' weights by their largest singular value (Miyato et al. 2018)."""
     penalty: Literal["none", "r1", "interpolated"] = "none"
@@ -52,6 +59,8 @@ class AdversarySection(Section):
             raise ValueError(
                 "penalty_weight belongs to a penalty; set that to r1 or interpolated, or remove it"
             )
+        if self.encoder is None and (self.encoder_size or self.encoder_licence):
+            raise ValueError("encoder_size and encoder_licence belong to encoder; name one, or remove them")
         if "augmentation_pictures" in self.changed() and self.augmentation_target is None:
             raise ValueError("augmentation_pictures belongs to augmentation_target; set that, or remove it")
         return self
@@ -74,6 +83,11 @@ def check_generation(recipe: Recipe) -> None:
         raise ValueError("model.conditional needs data.labels, the classes to choose from")
     if recipe.evaluate.encoder_size and not recipe.evaluate.encoder:
         raise ValueError("evaluate.encoder_size belongs to evaluate.encoder; name one, or remove it")
+    if recipe.train.adversary.encoder and recipe.train.adversary.encoder == recipe.evaluate.encoder:
+        raise ValueError(
+            "train.adversary.encoder and evaluate.encoder are one network, which the generator learns to "
+            "please: its distance would tell nothing; name another one for either"
+        )
     _refuse_methods(recipe)
     _refuse_ranks(recipe)
 

@@ -109,7 +109,10 @@ class ImageGeneration:
 
     def build_model(self, plan: dict[str, Any]) -> nn.Module:
         """Both networks, with the base's weights where there is one."""
-        return build_players(plan["model_arguments"], plan["train"]["adversary"], base_folder(plan))
+        critic = Path(plan["critic"]) if plan.get("critic") else None
+        return build_players(
+            plan["model_arguments"], plan["train"]["adversary"], base_folder(plan), critic=critic
+        )
 
     def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:
         """The split's pictures, memory-mapped, each with noise."""
