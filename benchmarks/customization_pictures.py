@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.customization_runs import Figure, Measure, cast_run, run_cast
+from benchmarks.public_data import CIFAR10
 from recaster import pipeline
 from recaster.core.files import read_json
 from recaster.core.progress import SilentReporter
 
 _RECIPE = "recipes/image-classification/cifar10-mobilenet.yaml"
-_ALONE = "distributed.threads_per_rank=1"
-"""Threads that wait for another on a shared machine would count as processor time."""
+_ALONE = ("distributed.threads_per_rank=1", *CIFAR10)
+"""Threads that wait for another on a shared machine would count as processor time; and where the data is."""
 _METHODS: dict[str, tuple[str, ...]] = {
     "probe": (
         "customize.method=probe",
@@ -47,13 +48,13 @@ _SHORT, _LONGER = 20, 60
 
 
 def _method_run(method: str, project: Path) -> dict[str, Any]:
-    row = cast_run(_RECIPE, *_METHODS[method], _ALONE)(project)
+    row = cast_run(_RECIPE, *_METHODS[method], *_ALONE)(project)
     return {**row, "cpu_seconds": round(_spent(method, project), 1)}
 
 
 def _spent(method: str, project: Path) -> float:
     """Processor seconds of a method's training, and of its features."""
-    cast = pipeline.open_cast(project / _RECIPE, (*_METHODS[method], _ALONE))
+    cast = pipeline.open_cast(project / _RECIPE, (*_METHODS[method], *_ALONE))
     trained, _ = run_cast(cast)
     features = read_json(trained.path / "plan.json")["features"]
     spent = float(trained.facts["cpu_seconds"])
@@ -82,7 +83,7 @@ def _fresh_overrides(architecture: str, steps: int) -> tuple[str, ...]:
     small = architecture != "mobilenet-v2"
     return (
         *_FRESH[architecture],
-        _ALONE,
+        *_ALONE,
         *(("model.input_size=null",) if small else ()),
         "train.epochs=10000",
         f"train.max_steps={steps}",

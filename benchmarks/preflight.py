@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.preflight_tasks import write_rows
-from benchmarks.public_data import make_project
+from benchmarks.public_data import CIFAR10, make_project
 from benchmarks.record import RESULTS, target, write_result
 from recaster.preflight.launch import probe, started_ranks
 from recaster.preflight.limits import read_memory_limits
@@ -177,6 +177,7 @@ _PICTURES = (
     "train.checkpoint_every_steps=25",
     "train.batch_size=32",
     "distributed.threads_per_rank=1",
+    *CIFAR10,
 )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.public_data import make_project
+from benchmarks.public_data import CIFAR10, make_project
 from benchmarks.record import describe_hardware, target
 from recaster import pipeline
 from recaster.core.files import read_json
@@ -20,7 +20,6 @@ from recaster.training.journal import read_journal
 
 _FOLDER = "recipes/image-classification"
 _FRESH, _BASE = f"{_FOLDER}/cifar10-airbench.yaml", f"{_FOLDER}/cifar10-mobilenet.yaml"
-_DATA = ("data.source=data/cifar10/train.zip", "data.published_splits.test=data/cifar10/test.zip")
 _MODELS = {_FRESH: "airbench, fresh weights", _BASE: "MobileNetV2, ImageNet weights, a fifth of the data"}
 _GPU_ACCURACY, _GPU_SECONDS = 0.93, 90
 _CPU_ACCURACY, _CPU_MINUTES = 0.85, 25
@@ -34,7 +33,7 @@ def run(work: Path, *overrides: str) -> list[dict[str, Any]]:
 
 def measure(project: Path, recipe: str, *overrides: str) -> dict[str, Any]:
     """The row of one recipe on the lossy copy of the data."""
-    cast = pipeline.open_cast(project / recipe, (*_DATA, *overrides))
+    cast = pipeline.open_cast(project / recipe, (*CIFAR10, *overrides))
     evaluated = pipeline.run_to(cast, "evaluate", SilentReporter())
     return describe(recipe, pipeline.run_to(cast, "train", SilentReporter()), evaluated)
 

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from benchmarks.public_data import make_project
+from benchmarks.public_data import CIFAR10, make_project
 from benchmarks.record import target
 from recaster import pipeline
 from recaster.core.files import read_json
@@ -38,7 +38,7 @@ def _cast_digits(project: Path) -> None:
 
 def _measure(project: Path, name: str) -> dict[str, Any]:
     recipe = f"recipes/image-generation/{name}.yaml"
-    cast = pipeline.open_cast(project / recipe)
+    cast = pipeline.open_cast(project / recipe, CIFAR10 if name == _CIFAR else ())
     evaluated = pipeline.run_to(cast, "evaluate", SilentReporter())
     trained = pipeline.run_to(cast, "train", SilentReporter())
     return describe(name, trained.path / "journal.jsonl", evaluated.path / "metrics.json")
