@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -16,8 +19,10 @@ from recaster import pipeline
 from recaster.core.files import read_json
 from recaster.core.progress import SilentReporter
 from recaster.customization.build import build_customized
+from recaster.data.image_sources import read_digits
 from recaster.data.shards import read_shard
 from recaster.models import mobilenet_v2
+from recaster.models.picture_models import build_picture_model
 from recaster.pipeline.inputs import training_plan
 from recaster.tracking.runs import open_tracking
 
@@ -173,3 +178,52 @@ def test_the_exported_head_is_the_one_over_the_features(project: Path) -> None:
     found, targets = cast.workload.predict(artifact, prepared, "validation")
     np.testing.assert_allclose(found, shares, atol=1e-5)
     np.testing.assert_array_equal(targets, np.load(features / "validation.labels.npy"))
+
+
+def _write_hub_table(path: Path) -> None:
+    """The digits at four times the area, as a hub has data sets: PNGs with numbered classes."""
+    numbers, files = [], []
+    for record in read_digits():
+        file = io.BytesIO()
+        assert record.pixels is not None
+        wide = np.kron(record.pixels[:, :, 0], np.ones((2, 2))) * 15.9
+        Image.fromarray(wide.astype(np.uint8)).save(file, "PNG")
+        files.append({"bytes": file.getvalue(), "path": None})
+        numbers.append(9 - int(record.label or 0))  # turned around: names must come from the metadata
+    names = [str(9 - number) for number in range(10)]
+    features = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
+    table = pa.table({"image": files, "label": numbers})
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(features)}), path)
+
+
+def test_airbench_learns_a_hub_s_table_and_leaves_with_its_patches(project: Path) -> None:
+    """Its first layer is made of the training split; the artifact answers alone, with that layer."""
+    _write_hub_table(project / "digits.parquet")
+    cast = pipeline.open_cast(
+        project / "recipes" / "image-classification" / "tiny.yaml",
+        [
+            "data.source=digits.parquet",
+            "data.image={height: 16, width: 16, channels: 1, minimum: 0.0, maximum: 255.0}",
+            "model.base=scratch:airbench",
+            "model.width=8",
+            "train.epochs=6",
+            "evaluate.flip=false",
+        ],
+    )
+    evaluated = pipeline.run_to(cast, "evaluate", SilentReporter())
+    prepared = pipeline.run_to(cast, "prepare", SilentReporter())
+    predictions = np.load(evaluated.path / "predictions.npy")
+    assert (predictions.argmax(1) == np.load(evaluated.path / "targets.npy")).mean() > 0.9
+    (artifact,) = (cast.settings.steps / "export").iterdir()
+    arguments = read_json(artifact / "config.json")["arguments"]
+    start: Any = build_picture_model({**arguments, "architecture": "airbench"}, None, pictures=prepared.path)
+    kept = load_file(artifact / "model.safetensors")["patches.weight"]
+    torch.testing.assert_close(kept, start.patches.weight)
+    alone: dict[str, Any] = {"__name__": "modeling"}
+    exec(compile((artifact / "modeling.py").read_text(), "modeling.py", "exec"), alone)
+    model = alone["build_model"](**arguments)
+    model.load_state_dict(load_file(artifact / "model.safetensors"))
+    pictures = torch.from_numpy(read_shard(prepared.path, "test").scaled(slice(None)))
+    with torch.no_grad():
+        answers = model.eval()(pictures).softmax(1).numpy()
+    np.testing.assert_allclose(answers, predictions, atol=1e-5)
