@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.public_data import CIFAR10, make_project
+from benchmarks.quality import headline
 from benchmarks.record import describe_hardware, target
 from recaster import pipeline
 from recaster.core.files import read_json
@@ -50,6 +51,7 @@ def describe(recipe: str, trained: StepResult, evaluated: StepResult) -> dict[st
         "data": "CIFAR-10, a lossy copy, its own test split",
         "model": _MODELS[recipe],
         "pictures": evaluated.facts["rows"],
+        **headline("accuracy", evaluated.facts["metrics"]["accuracy"]),
         **{
             name: {key: round(value, 4) for key, value in entry.items()}
             for name, entry in evaluated.facts["metrics"].items()
@@ -58,6 +60,7 @@ def describe(recipe: str, trained: StepResult, evaluated: StepResult) -> dict[st
         "hardware": describe_hardware(),
         "threads": plan["distributed"]["threads_per_rank"],
         "train_seconds": round(journal[-1]["time"] - began, 1),
+        "minutes": round((journal[-1]["time"] - began) / 60, 1),
         "cpu_seconds": trained.facts["cpu_seconds"],
         "curve": [
             {

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.public_data import make_project
-from benchmarks.record import target
+from benchmarks.quality import headline
+from benchmarks.record import describe_hardware, target
 from recaster import pipeline
 from recaster.core.files import read_json
 from recaster.core.progress import SilentReporter
@@ -35,6 +36,7 @@ def describe(trained: StepResult, evaluated: StepResult) -> dict[str, Any]:
         "data": "BCCD, its own test split",
         "model": "anchor-free detector over MobileNetV2",
         "pictures": evaluated.facts["rows"],
+        **headline("AP50", evaluated.facts["metrics"]["ap50"]),
         **{
             name: {key: round(value, 4) for key, value in entry.items()}
             for name, entry in evaluated.facts["metrics"].items()
@@ -43,6 +45,7 @@ def describe(trained: StepResult, evaluated: StepResult) -> dict[str, Any]:
         "per_class": told["per_class"],
         "errors": told["errors"],
         "minutes": round(minutes, 1),
+        "hardware": describe_hardware(),
         "curve": [
             {"epoch": r["epoch"], "loss": round(r["loss"], 4), "recall": round(r["accuracy"], 4)}
             for r in journal

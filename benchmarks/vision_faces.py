@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.public_data import make_project
-from benchmarks.record import target
+from benchmarks.quality import headline
+from benchmarks.record import describe_hardware, target
 from recaster import pipeline
 from recaster.core.files import read_json
 from recaster.core.progress import SilentReporter
@@ -50,6 +51,11 @@ def _measure_split(work: Path, seed: int, *overrides: str) -> dict[str, Any]:
     return {
         "workload": "face-recognition",
         "recipe": "orl",
+        "data": f"ORL, people's split {seed}",
+        "model": "MobileNetV2, ImageNet weights, frozen",
+        **headline("AUC", metrics["roc_auc"]),
+        "minutes": round(trained.seconds / 60, 1),
+        "hardware": describe_hardware(),
         "split_seed": seed,
         "people": prepared.facts["people"],
         "train_seconds": round(trained.seconds, 1),

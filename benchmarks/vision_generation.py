@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.public_data import CIFAR10, make_project
-from benchmarks.record import target
+from benchmarks.quality import headline
+from benchmarks.record import describe_hardware, target
 from recaster import pipeline
 from recaster.core.files import read_json
 from recaster.core.progress import SilentReporter
@@ -19,6 +20,7 @@ from recaster.training.journal import read_journal
 _DIGITS, _CIFAR = "digits", "cifar10"
 _STEPS = {_DIGITS: 4000, _CIFAR: 12_240}
 """Of both networks together, for the table."""
+_MODELS = {_DIGITS: "DCGAN, conditional", _CIFAR: "DCGAN, conditional"}
 
 
 def run(work: Path) -> list[dict[str, Any]]:
@@ -51,6 +53,9 @@ def describe(name: str, journal: Path, metrics: Path) -> dict[str, Any]:
         "workload": "image-generation",
         "recipe": f"recipes/image-generation/{name}.yaml",
         "data": name,
+        "model": _MODELS[name],
+        **headline("Frechet distance", told["metrics"]["frechet_distance"]),
+        "hardware": describe_hardware(),
         "encoder": told["encoder"],
         "pictures": told["rows"],
         **{

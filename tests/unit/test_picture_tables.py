@@ -67,6 +67,17 @@ def test_a_table_of_a_hub_is_read(tmp_path: Path) -> None:
     assert len(_read(path, subset=Subset(per_label=1, seed=1))) == 3  # one of each, and one without a label
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_rows_of_a_hub_may_have_several_labels(tmp_path: Path, *, listed: bool) -> None:
+    named = {"names": ["cat", "dog", "frog"], "_type": "ClassLabel"}
+    told = {"info": {"features": {"labels": [named] if listed else {"feature": named, "_type": "List"}}}}
+    files = [{"bytes": _png(one), "path": None} for one in _PICTURES[:3]]
+    table = pa.table({"image": files, "labels": [[0, 2], [], [1, 9]]})
+    path = tmp_path / "several.parquet"
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(told)}), path)
+    assert [record.label for record in _read(path)] == ["cat|frog", "", None]
+
+
 def test_a_table_may_name_files(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(_png(_PICTURES[0]))
     listed = {

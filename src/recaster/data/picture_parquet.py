@@ -97,10 +97,19 @@ def _describe(path: Path, column: str, schema: pa.Schema) -> Iterator[PictureFil
 def _class_names(schema: pa.Schema, column: str | None) -> Callable[[Any], str | None]:
     """From a row's label to its name: numbers are looked up where the file tells what they stand for."""
     told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    names = told.get("info", {}).get("features", {}).get(column, {}).get("names")
-    if not names:
+    feature = told.get("info", {}).get("features", {}).get(column, {})
+    # Of several labels the feature is a list, written as [{…}] or as {"feature": {…}}.
+    feature = feature[0] if isinstance(feature, list) else feature.get("feature", feature)
+    if not (names := feature.get("names")):
         return to_text
-    return lambda number: names[number] if isinstance(number, int) and 0 <= number < len(names) else None
+
+    def name(value: Any) -> str | None:
+        numbers = value if isinstance(value, list) else [value]
+        if not all(isinstance(number, int) and 0 <= number < len(names) for number in numbers):
+            return None
+        return to_text([names[number] for number in numbers])
+
+    return name
 
 
 def _open(value: Any) -> BinaryIO:
