@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
 from recaster import pipeline
 from recaster.core.errors import CollapsedError, RecipeError
@@ -121,3 +122,26 @@ def test_an_encoder_of_one_s_own_judges_the_pictures(project: Path) -> None:
             "evaluate",
             SilentReporter(),
         )
+
+
+def test_a_classifier_of_one_s_own_is_the_discriminator_s_eyes(project: Path) -> None:
+    """Checked, trained, promoted; the card names it, the artifact leaves it out, a further cast goes on."""
+    classifier = pipeline.open_cast(project / "recipes" / "image-classification" / "tiny.yaml")
+    assert pipeline.run(classifier, SilentReporter()).accepted
+    eyes = "train.adversary.encoder=models:/tiny-image-classification@champion"
+    quick = ("train.epochs=2", "gate.bars=[{metric: frechet_distance, max: 1000.0}]")
+    cast = _cast(project, eyes, *quick)
+    assert pipeline.check(cast, SilentReporter())["forecast"]
+    summary = pipeline.run(cast, SilentReporter())
+    assert summary.accepted, summary.reasons
+    client = open_tracking(cast.settings)
+    artifact = find_artifact(client, _NAME, "champion")
+    assert "discriminator's encoder" in (artifact / "README.md").read_text()
+    kept = set(load_file(artifact / "discriminator.safetensors"))
+    assert any(name.startswith("critics.") for name in kept)
+    assert not any(name.startswith("pyramid._network") for name in kept)
+    told = _Telling()
+    further = _cast(project, eyes, *quick, f"model.base=models:/{_NAME}@champion", "train.seed=2")
+    pipeline.run_to(further, "train", told)
+    (line,) = [line for line in told.said if "loaded" in line and "tensors" in line]
+    assert "re-initialised" not in line or "augmentation" in line

@@ -227,3 +227,16 @@ def test_airbench_learns_a_hub_s_table_and_leaves_with_its_patches(project: Path
     with torch.no_grad():
         answers = model.eval()(pictures).softmax(1).numpy()
     np.testing.assert_allclose(answers, predictions, atol=1e-5)
+
+
+def test_workloads_prepare_the_same_data_apart(project: Path) -> None:
+    """The tiny recipes of two workloads have one data set, contract and split, in one project."""
+    prepared = [
+        pipeline.run_to(
+            pipeline.open_cast(project / "recipes" / workload / "tiny.yaml"), "prepare", SilentReporter()
+        )
+        for workload in ("image-classification", "image-generation")
+    ]
+    assert prepared[0].ref != prepared[1].ref
+    assert not (prepared[0].path / "comparison.json").exists()
+    assert (prepared[1].path / "comparison.json").exists()

@@ -155,8 +155,9 @@ def snapshot_inputs(cast: Cast) -> dict[str, Any]:
 
 
 def validate_inputs(cast: Cast, snapshot: StepResult) -> dict[str, Any]:
-    """The packed set, and what the contract asks of it."""
+    """The packed set, and what the contract asks of it: each workload has rules of its own."""
     return {
+        "workload": cast.recipe.workload,
         "snapshot": snapshot.content,
         "data": cast.recipe.data.model_dump(),
         "contract": cast.recipe.contract.model_dump(),
@@ -181,6 +182,7 @@ def prepare_inputs(cast: Cast, snapshot: StepResult, validation: StepResult) -> 
     if chat and chat.preferences:  # the base itself is asked
         compared["reference_code"] = hash_sources("models")
     return {
+        "workload": cast.recipe.workload,
         **compared,
         "base": base.content if base and texts else None,
         "vocabulary": cast.recipe.model.vocabulary if texts and not base else None,
