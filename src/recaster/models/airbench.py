@@ -58,15 +58,23 @@ class WhitenedPatches(nn.Module):
         self.bias.copy_(-filters @ mean)
 
 
+class Norm(nn.BatchNorm2d):
+    """Batch normalisation that is shifted and not scaled: weight decay would shrink a scale to nothing."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, momentum=_MOMENTUM)
+        self.weight.requires_grad_(False)
+
+
 class Block(nn.Module):
     """Half the size: two convolutions, of which the first begins as the identity as far as it goes."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs, momentum=_MOMENTUM)
+        self.bn1 = Norm(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs, momentum=_MOMENTUM)
+        self.bn2 = Norm(outputs)
         for convolution in (self.conv1, self.conv2):
             with torch.no_grad():
                 nn.init.dirac_(convolution.weight[: convolution.in_channels])
