@@ -109,3 +109,48 @@ def test_same_data_same_bytes_and_one_row_a_new_version(project: Path, write_pic
     assert pipeline.snapshot(cast, SilentReporter()).content != version
     assert not _validate(project, write_pictures(change)).reused
     assert first.facts["accepted"] == 90
+
+
+def _blank_and_copied(rows: Rows) -> None:
+    rows[0]["image"] = [[0] * 8] * 8
+    rows[1]["image"] = [[7] * 8] * 8
+    rows[3]["image"] = rows[2]["image"]
+    rows[3]["label"] = rows[2]["label"]
+    rows[5]["image"] = rows[4]["image"]
+    rows[5]["label"] = next(row["label"] for row in rows if row["label"] != rows[4]["label"])
+
+
+def test_blank_pictures_and_copies_are_counted_and_named(project: Path, write_pictures: Write) -> None:
+    result = _validate(project, write_pictures(_blank_and_copied))
+    assert result.facts["quarantined"] == 0
+    assert result.facts["flagged"] == {
+        "is nearly black or nearly white": 1,
+        "is nearly of one grey": 2,
+        "has the same pixels as another record": 4,
+        "has the same pixels as a record with another label": 2,
+    }
+    told = {
+        row["id"]: row["reasons"]
+        for row in map(json.loads, (result.path / "flagged.jsonl").read_text().splitlines())
+    }
+    assert set(told) == {f"p0-{number}" for number in range(6)}
+    assert len(told["p0-0"]) == 2 and len(told["p0-5"]) == 2 and len(told["p0-3"]) == 1
+
+
+def test_blank_pictures_may_leave(project: Path, write_pictures: Write) -> None:
+    overrides = ["contract.blank_pictures=quarantine", "contract.max_quarantined_fraction=0.05"]
+    result = _validate(project, [*write_pictures(_blank_and_copied), *overrides])
+    assert result.facts["quarantined"] == 2
+    assert "is nearly of one grey" not in result.facts["flagged"]
+
+
+def test_classes_out_of_balance_are_refused(project: Path, write_pictures: Write) -> None:
+    def change(rows: Rows) -> None:
+        labels = sorted({str(row["label"]) for row in rows})
+        for number, row in enumerate(rows):
+            row["label"] = labels[number % 6 == 0]
+
+    overrides = [*write_pictures(change), "data.labels=['0','1']"]
+    assert _validate(project, [*overrides, "contract.max_label_ratio=5"]).facts["accepted"] == 90
+    with pytest.raises(ContractError, match=r"max_label_ratio allows 4: '\d' has 75 records, '\d' 15"):
+        _validate(project, [*overrides, "contract.max_label_ratio=4"])

@@ -235,7 +235,19 @@ def _find_failures(
     if scarce:
         named = ", ".join(f"{label!r} has {count}" for label, count in scarce.items())
         failures.append(f"contract.min_rows_per_label wants {contract.min_rows_per_label}: {named}")
-    return failures
+    return failures + _find_imbalance(summary["rows_per_label"], contract)
+
+
+def _find_imbalance(rows: dict[str, int], contract: ContractSection) -> list[str]:
+    if contract.max_label_ratio is None or not rows:
+        return []
+    rarest, commonest = min(rows, key=lambda label: rows[label]), max(rows, key=lambda label: rows[label])
+    if rows[commonest] <= contract.max_label_ratio * rows[rarest]:
+        return []
+    return [
+        f"contract.max_label_ratio allows {contract.max_label_ratio:g}: {commonest!r} has {rows[commonest]} "
+        f"records, {rarest!r} {rows[rarest]}"
+    ]
 
 
 def _refuse(

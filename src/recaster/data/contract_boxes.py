@@ -8,8 +8,8 @@ from typing import Any
 from recaster.data.boxes import parse_boxes
 from recaster.data.contract import RowRule, common_rules
 from recaster.data.contract_images import FACTS as _IMAGE_FACTS
-from recaster.data.contract_images import describe_image, shape_rules
-from recaster.recipe.data import DataSection
+from recaster.data.contract_images import copy_rules, describe_image, light_rules, shape_rules
+from recaster.recipe.data import ContractSection, DataSection
 
 FACTS = (*_IMAGE_FACTS, "labels", "boxes", "label_names", "narrowest")
 _END = "\x1f"
@@ -29,17 +29,20 @@ def describe_boxes(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def box_rules(data: DataSection) -> list[RowRule]:
-    """Readable, unique, of the recipe's shape and range; boxes of known labels, not too many or too small."""
+def box_rules(data: DataSection, contract: ContractSection) -> list[RowRule]:
+    """Those of pictures without labels; boxes of known labels, not too many, not too small."""
     import great_expectations.expectations as gxe
 
     shape = data.boxes
     assert shape is not None  # noqa: S101 - the workload's kind
     known = "|".join(re.escape(label) for label in data.labels)
     within = gxe.ExpectColumnValuesToBeBetween
+    plain = data.model_copy(update={"labels": []})  # labels are of boxes, not of pictures
     return [
-        *common_rules(data.model_copy(update={"labels": []})),  # labels are of boxes, not of pictures
+        *common_rules(plain),
         *shape_rules(shape),
+        *light_rules(shape, only_counted=contract.blank_pictures == "report"),
+        *copy_rules(plain),
         RowRule.of(
             gxe.ExpectColumnValuesToMatchRegex(column="label_names", regex=rf"^(?:(?:{known}){_END})*\Z"),
             "has a box with a label outside the recipe's data.labels",

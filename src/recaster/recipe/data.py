@@ -219,6 +219,10 @@ class ContractSection(Section):
     """Good records of the whole set."""
     min_rows_per_label: int = Field(default=10, ge=1)
     """Fewer would leave a split without the label."""
+    max_label_ratio: float | None = Field(default=None, ge=1)
+    """Records of the commonest label for each one of the rarest; above it the data set is refused."""
+    blank_pictures: Literal["report", "quarantine"] = "report"
+    """What becomes of pictures that are nearly black, white or of one grey; faces always leave."""
     personal_data: Literal["report", "quarantine"] = "report"
     """What becomes of texts with patterns of mail addresses, phone and card numbers: report counts them in
     the contract's report; quarantine leaves them out."""

@@ -60,16 +60,15 @@ class ImageGeneration:
 
     def facts(self, raw: Path) -> pd.DataFrame:
         """Shape and range of each picture."""
-        from recaster.data.contract import collect_facts
-        from recaster.data.contract_images import FACTS, describe_image
+        from recaster.data.contract_images import collect_pictures
 
-        return collect_facts(raw, describe_image, FACTS)
+        return collect_pictures(raw)
 
     def rules(self, recipe: Recipe) -> list[RowRule]:
         """Readable, unique, of the recipe's shape and range; labelled where there are labels."""
         from recaster.data.contract_images import image_rules
 
-        return image_rules(recipe.data)
+        return image_rules(recipe.data, recipe.contract)
 
     def prepare(
         self,

@@ -86,14 +86,15 @@ class ObjectDetection:
         """Shape and range of each picture, labels and sizes of its boxes."""
         from recaster.data.contract import collect_facts
         from recaster.data.contract_boxes import FACTS, describe_boxes
+        from recaster.data.contract_images import count_copies
 
-        return collect_facts(raw, describe_boxes, FACTS)
+        return count_copies(collect_facts(raw, describe_boxes, FACTS))
 
     def rules(self, recipe: Recipe) -> list[RowRule]:
         """Readable, unique, of the recipe's shape; boxes inside, not empty, of known labels."""
         from recaster.data.contract_boxes import box_rules
 
-        return box_rules(recipe.data)
+        return box_rules(recipe.data, recipe.contract)
 
     def prepare(
         self,
