@@ -150,7 +150,7 @@ def test_classes_out_of_balance_are_refused(project: Path, write_pictures: Write
         for number, row in enumerate(rows):
             row["label"] = labels[number % 6 == 0]
 
-    overrides = [*write_pictures(change), "data.labels=['0','1']"]
+    overrides = [*write_pictures(change), "data.labels=['0','1']", "contract.min_rows_per_label=1"]
     assert _validate(project, [*overrides, "contract.max_label_ratio=5"]).facts["accepted"] == 90
     with pytest.raises(ContractError, match=r"max_label_ratio allows 4: '\d' has 75 records, '\d' 15"):
         _validate(project, [*overrides, "contract.max_label_ratio=4"])
