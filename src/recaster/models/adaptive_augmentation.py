@@ -28,16 +28,17 @@ class AdaptiveAugmentation(nn.Module):
     """Sum of the signs of real pictures' logits since the probability was last moved, and how many there
     were; the same on all ranks."""
 
-    def __init__(self, *, target: float | None, pictures: int) -> None:
-        """Make one that changes nothing yet.
+    def __init__(self, *, target: float | None, pictures: int, constant: float | None = None) -> None:
+        """Make one that changes nothing yet, or always as often.
 
         Args:
-            target: the mean sign of real pictures' logits that is aimed at; None: never change anything.
+            target: the mean sign of real pictures' logits that is aimed at; None: the probability stays.
             pictures: real ones over which the probability may go from 0 to 1.
+            constant: the probability, where no target is.
         """
         super().__init__()
-        self.target, self.pictures = target, pictures
-        self.register_buffer("probability", torch.zeros(()))
+        self.target, self.pictures, self._acts = target, pictures, bool(target is not None or constant)
+        self.register_buffer("probability", torch.tensor(constant or 0.0))
         self.register_buffer("told", torch.zeros(2))
 
     def forward(self, pictures: Tensor, chances: Tensor) -> Tensor:
@@ -46,7 +47,7 @@ class AdaptiveAugmentation(nn.Module):
         Args:
             chances: `(rows, 12)` in 0..1: whether and how each kind of change is made.
         """
-        if self.target is None:
+        if not self._acts:
             return pictures
         shifted = self._shift((pictures + 1) / 2, chances[:, :3])
         for number, (name, change) in enumerate(COLOURS.items(), start=3):

@@ -48,7 +48,9 @@ class Adversarial(nn.Module):
         super().__init__()
         self.generator, self.discriminator = generator, discriminator
         self.augmentation = AdaptiveAugmentation(
-            target=options["augmentation_target"], pictures=options["augmentation_pictures"]
+            target=options["augmentation_target"],
+            pictures=options["augmentation_pictures"],
+            constant=options["augmentation_probability"],
         )
         self._shape, self._turns = shape, int(options["turns"])
         self._penalty, self._weight = options["penalty"], float(options["penalty_weight"])
@@ -86,9 +88,9 @@ class Adversarial(nn.Module):
         """Logits `(pictures, places)` of one or more sets of the rows' pictures, one set after the other."""
         sets = len(pictures) // max(1, len(rows.noise))
         seen = self.augmentation(pictures, rows.chances.repeat(sets, 1))
-        logits: Tensor = self.discriminator(
-            seen, rows.classes.repeat(sets) if self.generator.classes else None
-        )
+        classes = rows.classes.repeat(sets) if self.generator.classes else None
+        apart = {"sets": sets} if isinstance(self.discriminator, ProjectedDiscriminator) else {}
+        logits: Tensor = self.discriminator(seen, classes, **apart)
         return logits
 
     def _compare(self, rows: GameRows) -> Tensor:

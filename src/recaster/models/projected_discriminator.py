@@ -4,6 +4,8 @@ pictures -1..1 → open network, frozen → maps of four sizes → random mixing
 
 What the open network knows of things need not be learned from the generator's mistakes, so that far fewer
 pictures are needed. Mixing keeps the critics from going by the few features that are easiest to tell apart.
+Critics normalise by the batch, of real and of generated pictures apart: without that, a generator ends with
+the one picture that pleases most.
 Source: Sauer et al., "Projected GANs converge faster", NeurIPS 2021.
 """
 
@@ -83,9 +85,9 @@ class Critic(nn.Module):
 
     def __init__(self, side: int, hidden: int, *, classes: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(_MIXED, hidden, 3, padding=1)]
+        layers: list[nn.Module] = [nn.Conv2d(_MIXED, hidden, 3, padding=1), _norm(hidden)]
         while side > _MOST_SIDE:
-            layers += [nn.LeakyReLU(_SLOPE), nn.Conv2d(hidden, hidden, 4, 2, padding=1)]
+            layers += [nn.LeakyReLU(_SLOPE), nn.Conv2d(hidden, hidden, 4, 2, padding=1), _norm(hidden)]
             side //= 2
         self.layers = nn.Sequential(*layers, nn.LeakyReLU(_SLOPE))
         self.decide = nn.Conv2d(hidden, 1, 1)
@@ -115,16 +117,24 @@ class ProjectedDiscriminator(nn.Module):
                 if isinstance(module, nn.Conv2d | nn.Embedding):
                     spectral_norm(module)
 
-    def forward(self, pictures: Tensor, classes: Tensor | None) -> Tensor:
+    def forward(self, pictures: Tensor, classes: Tensor | None, *, sets: int = 1) -> Tensor:
         """Logits `(batch, places)` of `pictures` `(batch, channels, height, width)` in -1..1.
 
         Args:
             classes: `(batch,)` numbers; of a conditional discriminator.
+            sets: equally large ones of pictures, one after the other, that are normalised apart.
         """
-        maps = self.pyramid(pictures)
-        return torch.cat(
-            [critic(features, classes) for critic, features in zip(self.critics, maps, strict=True)], 1
-        )
+        told = [None] * sets if classes is None else classes.chunk(sets)
+        found = []
+        for critic, features in zip(self.critics, self.pyramid(pictures), strict=True):
+            pieces = zip(features.chunk(sets), told, strict=True)
+            found.append(torch.cat([critic(piece, own) for piece, own in pieces]))
+        return torch.cat(found, 1)
+
+
+def _norm(channels: int) -> nn.Module:
+    """By the present batch, always: nothing is remembered of those before."""
+    return nn.BatchNorm2d(channels, track_running_stats=False)
 
 
 def _links(network: nn.Module) -> list[nn.Module]:

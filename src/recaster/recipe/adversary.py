@@ -46,6 +46,8 @@ class AdversarySection(Section):
     augmentation_target: Fraction | None = None
     """Change what it sees as often as keeps the mean sign of its answers to real pictures at this, such as
     0.6 (Karras et al. 2020); for sets of few thousand pictures. Without it nothing is changed."""
+    augmentation_probability: float | None = Field(default=None, gt=0, le=1)
+    """Change it always as often (Zhao et al. 2020): of each kind of change, the share of pictures."""
     augmentation_pictures: int = Field(default=50_000, ge=100)
     """Real pictures over which the changes may go from never to always."""
     min_distinct: float = Field(default=0.1, ge=0, le=1)
@@ -59,8 +61,15 @@ class AdversarySection(Section):
             raise ValueError(
                 "penalty_weight belongs to a penalty; set that to r1 or interpolated, or remove it"
             )
+        if self.encoder and self.penalty != "none":
+            raise ValueError(
+                f"penalty {self.penalty} is of one picture's gradient, and with encoder the judge looks at"
+                " each by the batch it stands in; remove one of them"
+            )
         if self.encoder is None and (self.encoder_size or self.encoder_licence):
             raise ValueError("encoder_size and encoder_licence belong to encoder; name one, or remove them")
+        if self.augmentation_probability is not None and self.augmentation_target is not None:
+            raise ValueError("augmentation_probability stays, and augmentation_target moves it; remove one")
         if "augmentation_pictures" in self.changed() and self.augmentation_target is None:
             raise ValueError("augmentation_pictures belongs to augmentation_target; set that, or remove it")
         return self
