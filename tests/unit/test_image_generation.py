@@ -411,3 +411,16 @@ def test_evaluation_leaves_the_training_s_state_alone() -> None:
     outputs = model(_rows(3))
     assert outputs.shape == (3, 2, 64)
     assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
+
+
+def test_changes_of_a_constant_probability_happen_from_the_first_step_on() -> None:
+    model = _model(augmentation_probability=0.5).train()
+    pictures, chances = 2 * torch.rand(200, *_SHAPE) - 1, torch.rand(200, CHANCES)
+    seen = model.augmentation(pictures, chances)
+    changed = (seen != pictures).flatten(1).any(1).float().mean()
+    assert 0.8 < float(changed) < 1  # six kinds, each for half of the pictures
+    model.augmentation.listen(torch.ones(500, 1))
+    model.begin_turn("generator")
+    assert float(model.augmentation.probability) == 0.5
+    with pytest.raises(ValueError, match="remove one"):
+        AdversarySection(augmentation_probability=0.5, augmentation_target=0.6)
