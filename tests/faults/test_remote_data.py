@@ -117,3 +117,30 @@ def test_what_cannot_be_fetched_says_why(server: _Server, settings: Settings) ->
 def test_unsafe_addresses_are_refused(source: str, word: str) -> None:
     with pytest.raises(RecipeError, match=word):
         remote.wanted_hash(source)
+
+
+def _given(server: _Server, folder: Path, *, path: str = "set/texts%20a.txt", after: str = "") -> Path:
+    folder.mkdir(exist_ok=True)
+    address = f"http://127.0.0.1:{server.server_address[1]}/{path}{after}"
+    return remote.fetch_given(address, folder, offline=False)
+
+
+def test_what_is_given_by_address_is_fetched_as_it_is(server: _Server, tmp_path: Path) -> None:
+    found = _given(server, tmp_path)
+    assert found == tmp_path / "texts a.txt" and found.read_bytes() == _CONTENT
+    assert _given(server, tmp_path, after=f"#sha256={_HASH}").read_bytes() == _CONTENT
+
+
+def test_what_is_given_by_address_and_is_not_right_is_named(server: _Server, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"sha256 {_HASH}, wanted 00"):
+        _given(server, tmp_path, after=f"#sha256={'0' * 64}")
+    with pytest.raises(ServiceError, match="could not be fetched"):
+        _given(server, tmp_path, path="nowhere.txt")
+    server.cut_at = 1000
+    with pytest.raises(ServiceError, match="bytes are missing"):
+        _given(server, tmp_path)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(RecipeError, match="https only"):
+        remote.fetch_given("http://example.org/a.png", tmp_path, offline=False)
+    with pytest.raises(ServiceError, match="RECASTER_OFFLINE"):
+        remote.fetch_given("https://example.org/a.png", tmp_path, offline=True)

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +90,18 @@ def _write_transformer(folder: Path) -> None:
     ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder)
 
 
+@contextmanager
+def _serve(path: Path) -> Iterator[str]:
+    """The address of `path` while the body runs."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(path.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/{path.name}"
+        server.shutdown()
+        thread.join()
+
+
 def test_a_transformer_comes_out_as_one(project: Path) -> None:
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
@@ -116,6 +133,9 @@ def test_a_transformer_comes_out_as_one(project: Path) -> None:
     rows = pipeline.predict(cast.settings, cast.recipe.name, folder)
     assert [row["id"] for row in rows] == ["0.png", "1.png", "2.png"]
     assert [row["label"] for row in rows] == frame["label"].tolist()[:3]
+    with _serve(folder / "1.png") as address:
+        (row,) = pipeline.predict(cast.settings, cast.recipe.name, address)
+    assert row["id"] == "1.png" and row["label"] == rows[1]["label"]
 
     # By transformers alone; its processor takes 0..255 and resizes in whole numbers.
     network = AutoModelForImageClassification.from_pretrained(artifact).eval()

@@ -329,7 +329,8 @@ def schedule(recipe: RecipePath, overrides: Set = None, as_json: Json = False) -
 def predict(
     name: ModelName,
     source: Annotated[
-        Path | None, typer.Argument(help="a file or folder as data.source has it, or -; a generator has none")
+        str | None,
+        typer.Argument(help="a file or folder as data.source has it, https://…, or -; a generator has none"),
     ] = None,
     *,
     alias: Annotated[str, typer.Option(help="which version")] = "champion",
@@ -348,7 +349,9 @@ def predict(
     if source is None:
         rows = pipeline.sample(_settings(), name, to, count=samples, seed=seed, label=label, alias=alias)
     else:
-        given = sys.stdin.buffer.read() if str(source) == "-" else source
+        given: bytes | str | Path = sys.stdin.buffer.read() if source == "-" else source
+        if isinstance(given, str) and not given.startswith(("https://", "http://")):
+            given = Path(given)
         rows = pipeline.predict(_settings(), name, given, alias=alias)
     _emit({"predictions": rows}, as_json=as_json, text="\n".join(show_prediction(row) for row in rows))
 

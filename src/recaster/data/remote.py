@@ -5,7 +5,9 @@ https://example.org/sst2/train.txt#sha256=71c0…   →   DOWNLOADS/data/71c0…
 
 from __future__ import annotations
 
+import hashlib
 import http.client
+import mimetypes
 import re
 import urllib.error
 import urllib.request
@@ -25,6 +27,8 @@ _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _PIECE_BYTES = 1 << 20
 _TIMEOUT_SECONDS = 30
 _WAIT_SECONDS = 24 * 3600.0
+_MOST_GIVEN = 1 << 28
+"""Bytes of what is fetched without a checksum."""
 
 
 def is_remote(source: str) -> bool:
@@ -87,14 +91,55 @@ def _parse(source: str) -> tuple[str, str]:
             value=source,
             repair="write https://HOST/PATH#sha256=HEX, with the 64 digits that sha256sum prints",
         )
+    _check_scheme(source, where="recipe key data.source")
+    return found[1], found[2]
+
+
+def _check_scheme(address: str, *, where: str) -> None:
+    parts = urlsplit(address)
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
         raise RecipeError(
-            "Data are fetched over https only.",
-            where="recipe key data.source",
-            value=source,
-            repair="use the https address",
+            "Data are fetched over https only.", where=where, value=address, repair="use the https address"
         )
-    return found[1], found[2]
+
+
+def fetch_given(source: str, folder: Path, *, offline: bool) -> Path:
+    """Write what is at an address now into `folder`; it is held to a checksum only if the address names one.
+
+    The file has the name in the address; without a suffix there, that of the kind which the server tells.
+
+    Raises:
+        RecipeError: the address is not safe.
+        ServiceError: its server does not answer, or nothing may be fetched.
+        DataError: it is larger than 256 MiB, or another than the checksum says.
+    """
+    address, _, wanted = source.partition("#sha256=")
+    _check_scheme(address, where="what is to be predicted")
+    if offline:
+        raise ServiceError(
+            "Nothing may be fetched.", where=address, repair="unset RECASTER_OFFLINE, or name a local file"
+        )
+    request = urllib.request.Request(address)  # noqa: S310 - https, or this machine
+    with (
+        _server_errors(address, repair="correct the address, or fetch it yourself and name the file"),
+        urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer,  # noqa: S310
+    ):
+        content, kind = answer.read(_MOST_GIVEN + 1), answer.headers.get_content_type()
+        if answer.length and len(content) <= _MOST_GIVEN:
+            raise ConnectionError(f"{answer.length} bytes are missing")
+    found = hashlib.sha256(content).hexdigest()
+    if len(content) > _MOST_GIVEN or (wanted and found != wanted):
+        raise DataError(
+            "What is at this address is not what was asked for.",
+            where=address,
+            value=f"sha256 {found}, wanted {wanted}" if wanted else f"more than {_MOST_GIVEN >> 20} MiB",
+            repair="look at it, and name its checksum, or a local file",
+        )
+    name = Path(unquote(urlsplit(address).path)).name or "given"
+    path = folder / (name if Path(name).suffix else name + (mimetypes.guess_extension(kind) or ""))
+    with storage_errors(path):
+        path.write_bytes(content)
+    return path
 
 
 def _download(address: str, part: Path) -> None:
@@ -116,7 +161,11 @@ def _download(address: str, part: Path) -> None:
 
 
 @contextmanager
-def _server_errors(address: str) -> Iterator[None]:
+def _server_errors(
+    address: str,
+    *,
+    repair: str = "try again, it goes on from what has arrived; or --set data.source=PATH of a local copy",
+) -> Iterator[None]:
     try:
         yield
     except (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException) as error:
@@ -124,5 +173,5 @@ def _server_errors(address: str) -> Iterator[None]:
             "The data could not be fetched.",
             where=address,
             value=getattr(error, "reason", None) or str(error),
-            repair="try again, it goes on from what has arrived; or --set data.source=PATH of a local copy",
+            repair=repair,
         ) from error

@@ -71,19 +71,21 @@ def roll_back_champion(settings: Settings, name: str) -> dict[str, Any]:
 
 
 def predict(
-    settings: Settings, name: str, source: Path | bytes, *, alias: str = "champion"
+    settings: Settings, name: str, source: Path | bytes | str, *, alias: str = "champion"
 ) -> list[dict[str, Any]]:
     """Labels and probabilities, or replies, for the records in `source`, by the version that `alias` names.
 
     Boxes are in the pixels of each picture as it is shown, whatever size the model sees.
 
     Args:
-        source: a file or folder, or what came through standard input.
+        source: a file or folder, an address, or what came through standard input.
 
     Raises:
         DataError: a record cannot be read; nothing is predicted then.
+        ServiceError: the address does not answer.
         RecipeError: the model makes pictures of nothing (see `sample`).
     """
+    from recaster.data.remote import fetch_given
     from recaster.registry.versions import load_model
     from recaster.tracking.runs import open_tracking, service_errors
 
@@ -96,10 +98,15 @@ def predict(
             value="standard input" if isinstance(source, bytes) else str(source),
             repair="leave the source out: `recaster predict NAME --samples 16 --to sheet.png`",
         )
-    if isinstance(source, bytes):
-        with tempfile.TemporaryDirectory() as folder:
-            return _answer(settings, model, described, write_given(source, described["kind"], Path(folder)))
-    return _answer(settings, model, described, source)
+    if isinstance(source, Path):
+        return _answer(settings, model, described, source)
+    with tempfile.TemporaryDirectory() as folder:
+        given = (
+            write_given(source, described["kind"], Path(folder))
+            if isinstance(source, bytes)
+            else fetch_given(source, Path(folder), offline=settings.offline)
+        )
+        return _answer(settings, model, described, given)
 
 
 def _answer(settings: Settings, model: Any, described: dict[str, Any], source: Path) -> list[dict[str, Any]]:
