@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _PATCH = 2
-_LEAST_VARIANCE = 3e-5
-"""Added to a direction's own, so that noise is not blown up: the paper's 5e-4, for pixels in 0..1."""
+_LEAST_VARIANCE = 5e-4
+"""Added to a direction's own, so that what is next to constant is not blown up."""
 _WIDER = 4
 """The second and third block, as a multiple of the first."""
 _MOMENTUM = 0.4
