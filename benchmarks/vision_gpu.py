@@ -1,6 +1,6 @@
 """How fast, and how well, does the CIFAR-10 recipe learn on one GPU?
 
-The recipe's own sections, wider and for more epochs, trained by one rank as a cast would. The machine need have
+The recipe's own sections, wider and for more epochs, trained by one rank as a cast would. The machine needs
 no more than torch, numpy, safetensors, pydantic, ruamel.yaml and Pillow: no Prefect, no MLflow. Seconds of
 training are from its first to its last record; starting the process and preparing the data are told apart.
 
