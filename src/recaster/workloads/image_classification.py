@@ -95,9 +95,9 @@ class ImageClassification:
 
     def build_model(self, plan: dict[str, Any]) -> nn.Module:
         """The network of the plan's `model_arguments`, with the base's weights where there is one."""
-        return build_picture_model(
-            plan["model_arguments"], base_folder(plan), pictures=Path(plan["prepared"])
-        )
+        base = base_folder(plan)
+        pictures = None if base else Path(plan["prepared"])
+        return build_picture_model(plan["model_arguments"], base, pictures=pictures)
 
     def open_split(self, folder: Path, split: str, plan: dict[str, Any]) -> TrainingSet:
         """The split's pictures, memory-mapped."""
