@@ -18,7 +18,7 @@ from recaster.core.progress import SilentReporter
 from recaster.training.journal import read_journal
 
 _DIGITS, _CIFAR, _PROJECTED = "digits", "cifar10", "cifar10-projected"
-_STEPS = {_DIGITS: 4000, _CIFAR: 12_240, _PROJECTED: 7500}
+_STEPS = {_DIGITS: 4000, _CIFAR: 12_240, _PROJECTED: 5000}
 """Of both networks together, for the table."""
 _MODELS = {
     _DIGITS: "DCGAN, conditional",

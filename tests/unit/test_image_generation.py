@@ -424,3 +424,14 @@ def test_changes_of_a_constant_probability_happen_from_the_first_step_on() -> No
     assert float(model.augmentation.probability) == 0.5
     with pytest.raises(ValueError, match="remove one"):
         AdversarySection(augmentation_probability=0.5, augmentation_target=0.6)
+
+
+def test_the_kernel_distance_does_not_depend_on_how_the_set_is_sorted() -> None:
+    random = np.random.default_rng(8)
+    classes = np.repeat(np.arange(4), 1000)
+    real = random.standard_normal((4000, 5)) + classes[:, None] / 2
+    made = random.standard_normal((4000, 5)) + random.permutation(classes)[:, None] / 2
+    nothing = np.zeros(4000, dtype=np.bool_)
+    rows = arrange_generated(made, copied=nothing, precise=nothing), arrange_real(real, recalled=nothing)
+    one_class = kernel_distance(rows[0][:1000], rows[1][:1000])  # what a block of neighbours would say
+    assert one_class > 1 > 10 * abs(kernel_distance(*rows))
