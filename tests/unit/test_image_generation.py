@@ -36,6 +36,7 @@ from recaster.training.averaging import WeightAverage
 from recaster.training.optimizers import build_optimizers, list_layers, set_rates
 from recaster.workloads.image_generation import WORKLOAD
 from tests.conftest import ROOT
+from tests.unit.games import make_rows
 
 TINY = ROOT / "recipes" / "image-generation" / "tiny.yaml"
 _NOISE, _SHAPE = 6, (1, 8, 8)
@@ -50,14 +51,7 @@ def _model(architecture: str = "dcgan", classes: int = 3, **options: Any) -> Adv
 
 
 def _rows(count: int) -> Tensor:
-    torch.manual_seed(2)
-    rows = GameRows(
-        noise=torch.randn(count, _NOISE),
-        chances=torch.rand(count, CHANCES),
-        classes=torch.arange(count) % 3,
-        pictures=torch.rand(count, *_SHAPE),
-    )
-    return join_rows(rows)
+    return make_rows(count, noise=_NOISE, shape=_SHAPE)
 
 
 def test_rows_are_joined_and_parted() -> None:

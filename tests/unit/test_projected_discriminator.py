@@ -17,13 +17,13 @@ from recaster.core.files import write_json
 from recaster.models import mobilenet_v2, small_cnn
 from recaster.models.adversarial import Adversarial, build_adversarial
 from recaster.models.adversarial_losses import build_adversarial_loss
-from recaster.models.game_rows import CHANCES, GameRows, join_rows
 from recaster.models.generators import build_players
 from recaster.models.loading import read_state
 from recaster.models.projected_discriminator import Pyramid
 from recaster.recipe.adversary import AdversarySection
 from recaster.recipe.load import load_recipe
 from tests.conftest import ROOT
+from tests.unit.games import make_rows
 
 _SHAPE, _NOISE = (3, 16, 16), 5
 _ARGUMENTS: dict[str, Any] = {
@@ -50,14 +50,12 @@ def _players(**options: Any) -> Adversarial:
 
 
 def _rows(count: int) -> Tensor:
-    torch.manual_seed(2)
-    rows = GameRows(
-        noise=torch.randn(count, _NOISE),
-        chances=torch.rand(count, CHANCES),
-        classes=torch.arange(count) % 3,
-        pictures=torch.rand(count, *_SHAPE),
-    )
-    return join_rows(rows)
+    return make_rows(count, noise=_NOISE, shape=_SHAPE)
+
+
+def _pyramid(model: Adversarial) -> Any:
+    discriminator: Any = model.discriminator
+    return discriminator.pyramid
 
 
 def test_maps_are_those_of_the_network() -> None:
@@ -98,9 +96,9 @@ def test_mixing_goes_from_coarse_to_fine() -> None:
 
 def test_only_the_part_whose_turn_it_is_moves() -> None:
     model = _players(augmentation_target=0.6).train()
-    (network,) = model.discriminator.pyramid._network  # type: ignore[union-attr, misc]
+    (network,) = _pyramid(model)._network
     published = copy.deepcopy(network.state_dict())
-    fixed = copy.deepcopy(model.discriminator.pyramid.state_dict())  # type: ignore[union-attr]
+    fixed = copy.deepcopy(_pyramid(model).state_dict())
     loss_sum, rows = build_adversarial_loss("hinge"), _rows(6)
     for part in ("discriminator", "generator"):
         before = {name: value.detach().clone() for name, value in model.named_parameters()}
@@ -119,9 +117,7 @@ def test_only_the_part_whose_turn_it_is_moves() -> None:
     assert not network.training
     for name, value in network.state_dict().items():
         assert torch.equal(value, published[name])
-    assert all(
-        torch.equal(value, fixed[name]) for name, value in model.discriminator.pyramid.state_dict().items()
-    )  # type: ignore[union-attr]
+    assert all(torch.equal(value, fixed[name]) for name, value in _pyramid(model).state_dict().items())
     assert not any("_network" in name for name in model.state_dict())
 
 
@@ -159,7 +155,7 @@ def test_the_class_is_heard() -> None:
 def test_the_network_moves_along() -> None:
     model = _players()
     model.to(torch.float64).to("meta")
-    (network,) = model.discriminator.pyramid._network  # type: ignore[union-attr, misc]
+    (network,) = _pyramid(model)._network
     assert {(value.device.type, value.dtype) for value in network.parameters()} == {("meta", torch.float64)}
 
 
@@ -169,7 +165,7 @@ def test_players_are_built_from_a_folder(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", {"architecture": "small_cnn", "arguments": _NETWORK})
     section = AdversarySection.model_validate({"encoder": "path:x", "width": 12}).model_dump()
     model = build_players(_ARGUMENTS, section, None, critic=tmp_path)
-    (found,) = model.discriminator.pyramid._network  # type: ignore[union-attr, misc]
+    (found,) = _pyramid(model)._network
     assert all(torch.equal(value, found.state_dict()[name]) for name, value in read_state(tmp_path).items())
     assert model.discriminator.width == 12
 

@@ -349,9 +349,7 @@ def predict(
     if source is None:
         rows = pipeline.sample(_settings(), name, to, count=samples, seed=seed, label=label, alias=alias)
     else:
-        given: bytes | str | Path = sys.stdin.buffer.read() if source == "-" else source
-        if isinstance(given, str) and not given.startswith(("https://", "http://")):
-            given = Path(given)
+        given = sys.stdin.buffer.read() if source == "-" else source
         rows = pipeline.predict(_settings(), name, given, alias=alias)
     _emit({"predictions": rows}, as_json=as_json, text="\n".join(show_prediction(row) for row in rows))
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -77,7 +77,7 @@ def _read_members(
             wanted = {part for part in parts if name.stem == part or name.stem.startswith(f"{part}_")}
             if wanted or not parts:
                 taken |= wanted
-                yield from _read_pictures(file, f"{path}, {name.name}", name.stem, names, label_bytes)  # type: ignore[arg-type]
+                yield from _read_pictures(file, f"{path}, {name.name}", name.stem, names, label_bytes)
     if lacking := [part for part in parts if part not in taken]:
         raise DataError(
             "The archive has no such part.",
@@ -88,7 +88,7 @@ def _read_members(
 
 
 def _read_pictures(
-    file: BinaryIO, where: str, stem: str, names: list[str], label_bytes: int
+    file: IO[bytes], where: str, stem: str, names: list[str], label_bytes: int
 ) -> Iterator[RawRecord]:
     number = 0
     while row := file.read(label_bytes + _PIXELS):

@@ -124,6 +124,7 @@ def fetch_given(source: str, folder: Path, *, offline: bool) -> Path:
         _server_errors(address, repair="correct the address, or fetch it yourself and name the file"),
         urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer,  # noqa: S310
     ):
+        _check_scheme(answer.url, where=f"where {address} leads")
         content, kind = answer.read(_MOST_GIVEN + 1), answer.headers.get_content_type()
         if answer.length and len(content) <= _MOST_GIVEN:
             raise ConnectionError(f"{answer.length} bytes are missing")
@@ -135,7 +136,7 @@ def fetch_given(source: str, folder: Path, *, offline: bool) -> Path:
             value=f"sha256 {found}, wanted {wanted}" if wanted else f"more than {_MOST_GIVEN >> 20} MiB",
             repair="look at it, and name its checksum, or a local file",
         )
-    name = Path(unquote(urlsplit(address).path)).name or "given"
+    name = Path(unquote(urlsplit(address).path).replace("\0", "")).name.strip(".") or "given"
     path = folder / (name if Path(name).suffix else name + (mimetypes.guess_extension(kind) or ""))
     with storage_errors(path):
         path.write_bytes(content)

@@ -46,9 +46,9 @@ class Pyramid(nn.Module):
         self.across = nn.ModuleList(nn.Conv2d(channels, _MIXED, 1) for channels, _ in sizes)
         self.down = nn.ModuleList(nn.Conv2d(_MIXED, _MIXED, 3, padding=1) for _ in sizes)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
                 nn.init.kaiming_normal_(module.weight)
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+                nn.init.zeros_(module.bias)
         self.requires_grad_(requires_grad=False)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Any:

@@ -85,7 +85,7 @@ def predict(
         ServiceError: the address does not answer.
         RecipeError: the model makes pictures of nothing (see `sample`).
     """
-    from recaster.data.remote import fetch_given
+    from recaster.data.remote import fetch_given, is_remote
     from recaster.registry.versions import load_model
     from recaster.tracking.runs import open_tracking, service_errors
 
@@ -98,13 +98,13 @@ def predict(
             value="standard input" if isinstance(source, bytes) else str(source),
             repair="leave the source out: `recaster predict NAME --samples 16 --to sheet.png`",
         )
-    if isinstance(source, Path):
-        return _answer(settings, model, described, source)
+    if not isinstance(source, bytes) and not is_remote(str(source)):
+        return _answer(settings, model, described, Path(source))
     with tempfile.TemporaryDirectory() as folder:
         given = (
             write_given(source, described["kind"], Path(folder))
             if isinstance(source, bytes)
-            else fetch_given(source, Path(folder), offline=settings.offline)
+            else fetch_given(str(source), Path(folder), offline=settings.offline)
         )
         return _answer(settings, model, described, given)
 
