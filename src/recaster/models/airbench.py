@@ -15,10 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _PATCH = 2
-_LEAST_VARIANCE = 5e-4
-"""Added to a direction's own, so that what is next to constant is not blown up."""
-_WIDER = 4
-"""The second and third block, as a multiple of the first."""
+_LEAST_VARIANCE = 3e-5
+"""Added to a direction's own, so that what is next to constant is not blown up; the paper's, of pixels in 0..1."""
 _MOMENTUM = 0.4
 """A running statistic's share of news: an epoch may have no more than a hundred steps."""
 _LOGIT_SCALE = 1 / 9
@@ -110,10 +108,12 @@ class Head(nn.Module):
 class Airbench(nn.Module):
     """Whitened patches, three blocks, a linear head."""
 
-    def __init__(self, *, channels: int, classes: int, hidden: int, dropout: float) -> None:
+    def __init__(
+        self, *, channels: int, classes: int, hidden: int, widening: int, dropout: float
+    ) -> None:
         super().__init__()
         self.patches = WhitenedPatches(channels)
-        first, later = 2 * channels * _PATCH**2, _WIDER * hidden
+        first, later = 2 * channels * _PATCH**2, widening * hidden
         self.blocks = nn.Sequential(Block(first, hidden), Block(hidden, later), Block(later, later))
         self.pool = Pool()
         self.classifier = Head(later, classes, dropout=dropout)
@@ -127,7 +127,7 @@ class Airbench(nn.Module):
         return self.decide(self.encode(images))
 
     def encode(self, inputs: Tensor) -> Tensor:
-        """What the head sees, `(batch, 4 hidden)`."""
+        """What the head sees, `(batch, widening x hidden)`."""
         features: Tensor = self.pool(self.blocks(self.patches(inputs)))
         return features
 
@@ -146,15 +146,19 @@ class Airbench(nn.Module):
 
 
 def build_model(
-    *, channels: int, height: int, width: int, classes: int, hidden: int, dropout: float
+    *, channels: int, height: int, width: int, classes: int, hidden: int, dropout: float, widening: int = 4
 ) -> nn.Module:
     """The network, with fresh weights from torch's present random state.
 
     Args:
         height: at least 16 pixels: it is halved three times.
         width: likewise.
-        hidden: channels of the first block, 64 in the paper; the others have four times as many.
+        hidden: channels of the first block: 64 in the paper, and 128 in its larger form.
+        widening: the other blocks' channels as a multiple of these: 4 in the paper, 3 in its larger form.
     """
     if min(height, width) < 16:
         raise ValueError(f"pictures of {height}x{width} are smaller than 16x16")
-    return Airbench(channels=channels, classes=classes, hidden=hidden, dropout=dropout).to(torch.float32)
+    built = Airbench(
+        channels=channels, classes=classes, hidden=hidden, widening=widening, dropout=dropout
+    )
+    return built.to(torch.float32)

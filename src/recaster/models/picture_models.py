@@ -39,6 +39,7 @@ _FRESH: dict[str, tuple[str, dict[str, Any]]] = {
     "mobilenet-v2": ("mobilenet-v2", {}),
     "efficientnet-lite0": ("efficientnet-lite0", {}),
     "airbench": ("airbench", {}),
+    "airbench-95": ("airbench", {"widening": 3}),
 }
 FRESH = tuple(_FRESH)
 """What may follow `scratch:` of the networks of this package."""

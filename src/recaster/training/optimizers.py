@@ -36,6 +36,8 @@ _KINDS: dict[str, Any] = {
 _DENOMINATORS = {"adam", "adamw", "nadam", "radam", "adamax", "adagrad", "adadelta", "rmsprop", "lazy-adam"}
 _MOMENTS = {"adam", "adamw", "nadam", "radam", "adamax", "lazy-adam"}
 
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm2d)
+
 
 def build_optimizers(
     model: nn.Module,
@@ -62,10 +64,14 @@ def build_optimizers(
         raise ValueError("all parameters are frozen: there is nothing to train")
     depths = {layer: depth for depth, layer in enumerate(reversed(layers))}
     waits = frozen_steps or {}
+    shifts = _norm_biases(model)
     shares = {}
     for name in trainable:
         layer = _layer_of(name, layers)
-        shares[name] = (section["layer_decay"] ** depths.get(layer, 0), waits.get(layer, 0))
+        share = section["layer_decay"] ** depths.get(layer, 0)
+        if name in shifts:
+            share *= section["norm_bias_factor"]
+        shares[name] = (share, waits.get(layer, 0))
     if isinstance(model, Alternating):
         return _build_for_parts(model, trainable, shares, section, part_rates or {})
     if section["name"] != "muon":
@@ -165,6 +171,10 @@ def list_layers(model: nn.Module) -> list[str]:
 
 def _layer_of(name: str, layers: Sequence[str]) -> str:
     return next((layer for layer in layers if name.startswith(f"{layer}.")), "")
+
+
+def _norm_biases(model: nn.Module) -> set[str]:
+    return {f"{name}.bias" for name, module in model.named_modules() if isinstance(module, _NORMS)}
 
 
 def _hidden_matrices(
