@@ -224,7 +224,7 @@ def test_airbench_learns_a_hub_s_table_and_leaves_with_its_patches(project: Path
         [
             "data.source=digits.parquet",
             "data.image={height: 16, width: 16, channels: 1, minimum: 0.0, maximum: 255.0}",
-            "model.base=scratch:airbench",
+            "model.base=scratch:airbench-95",
             "model.width=8",
             "train.epochs=6",
             "evaluate.flip=false",
@@ -236,6 +236,7 @@ def test_airbench_learns_a_hub_s_table_and_leaves_with_its_patches(project: Path
     assert (predictions.argmax(1) == np.load(evaluated.path / "targets.npy")).mean() > 0.9
     (artifact,) = (cast.settings.steps / "export").iterdir()
     arguments = read_json(artifact / "config.json")["arguments"]
+    assert arguments["widening"] == 3
     start: Any = build_picture_model({**arguments, "architecture": "airbench"}, None, pictures=prepared.path)
     kept = load_file(artifact / "model.safetensors")["patches.weight"]
     torch.testing.assert_close(kept, start.patches.weight)

@@ -140,6 +140,23 @@ def test_layer_decay_and_vectors_without_decay() -> None:
         assert found[id(value)]["weight_decay"] == (0.01 if value.ndim > 1 else 0.0), name
 
 
+def test_norms_biases_learn_at_their_own_multiple_of_the_rate() -> None:
+    model = _encoder()
+    section = Optimizer(name="sgd", learning_rate=0.2, layer_decay=0.5, norm_bias_factor=64).model_dump()
+    (optimizer,) = build_optimizers(model, section, layers=list_layers(model))
+    rates = {id(value): group["rate_share"] for group in optimizer.param_groups for value in group["params"]}
+    norms = {name for name, module in model.named_modules() if isinstance(module, nn.LayerNorm)}
+    own = [name for name, _ in model.named_parameters() if name.removesuffix(".bias") in norms]
+    assert len(own) == len(norms) >= 4
+    for block in range(2):
+        inner = dict(model.get_submodule(f"blocks.{block}").named_parameters(prefix=f"blocks.{block}"))
+        shares = {name: rates[id(value)] for name, value in inner.items()}
+        least = min(shares.values())
+        assert {name: share / least for name, share in shares.items()} == {
+            name: 64 if name in own else 1 for name in inner
+        }
+
+
 def test_layers_join_one_after_the_other() -> None:
     model = _encoder()
     layers = list_layers(model)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from recaster.cli.services import answers, ensure_prefect
+from recaster.cli.services import answers, await_prefect, begin_prefect, ensure_prefect
 from recaster.core.errors import RecasterError
 from recaster.core.progress import Reporter
 from recaster.core.settings import ensure_home
@@ -64,17 +64,21 @@ def _run_flow(
     from recaster import pipeline
 
     ensure_home(cast.settings)
-    with pipeline.hold_model(cast, wait_seconds=wait_seconds, on_wait=reporter.say):
-        pipeline.check_services(cast)
-    api_url = ensure_prefect(cast.settings)
+    api_url, starting = begin_prefect(cast.settings)
     os.environ["PREFECT_API_URL"] = api_url
     os.environ.setdefault("PREFECT_HOME", str(cast.settings.home / "prefect"))
     _keep_terminal_clean()
+    with pipeline.hold_model(cast, wait_seconds=wait_seconds, on_wait=reporter.say):
+        pipeline.check_services(cast)
+    flow = import_flow()
+    if starting:
+        pipeline.import_libraries(cast)
+    await_prefect(cast.settings, api_url)
     import httpx
     from prefect.exceptions import PrefectException
 
     try:
-        result = import_flow()(str(cast.path), list(cast.overrides), wait_seconds)
+        result = flow(str(cast.path), list(cast.overrides), wait_seconds)
     except RecasterError:
         raise
     except (httpx.HTTPError, PrefectException, OSError, RuntimeError) as error:

@@ -35,6 +35,19 @@ def ensure_prefect(settings: Settings) -> str:
     Raises:
         ServiceError: the configured server does not answer, or the local one does not start.
     """
+    api_url = begin_prefect(settings)[0]
+    await_prefect(settings, api_url)
+    return api_url
+
+
+def begin_prefect(settings: Settings) -> tuple[str, bool]:
+    """The API address of a server that need not answer yet, and whether it is being started.
+
+    A local one takes seconds to come up, in which a cast has other things to do.
+
+    Raises:
+        ServiceError: the configured server does not answer.
+    """
     if settings.prefect_api_url:
         if not answers(f"{settings.prefect_api_url.rstrip('/')}/health"):
             raise ServiceError(
@@ -42,26 +55,25 @@ def ensure_prefect(settings: Settings) -> str:
                 where=settings.prefect_api_url,
                 repair="start that server, or unset PREFECT_API_URL to use a local one",
             )
-        return settings.prefect_api_url
-    address = find_service(settings, "prefect")
-    if address is None:
-        port = _free_port()
-        command = [
-            sys.executable,
-            "-m",
-            "prefect",
-            "server",
-            "start",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-        ]
-        address = f"http://127.0.0.1:{port}"
-        # The pages ask the address they are told, and else the default port.
-        _start(settings, "prefect", command, address, {"PREFECT_SERVER_UI_API_URL": f"{address}/api"})
-    _await(settings, "prefect", f"{address}/api/health")
-    return f"{address}/api"
+        return settings.prefect_api_url, False
+    if address := find_service(settings, "prefect"):
+        return f"{address}/api", False
+    port = _free_port()
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    address = f"http://127.0.0.1:{port}"
+    # The pages ask the address they are told, and else the default port.
+    _start(settings, "prefect", command, address, {"PREFECT_SERVER_UI_API_URL": f"{address}/api"})
+    return f"{address}/api", True
+
+
+def await_prefect(settings: Settings, api_url: str) -> None:
+    """Return when the server of `begin_prefect` answers.
+
+    Raises:
+        ServiceError: the local one does not start.
+    """
+    if not settings.prefect_api_url:
+        _await(settings, "prefect", f"{api_url}/health")
 
 
 def ensure_worker(settings: Settings, api_url: str) -> None:

@@ -152,6 +152,11 @@ def check_contract(
     return summary
 
 
+def import_expectations() -> None:
+    """Import Great Expectations, seconds of work, ahead of its first use."""
+    import great_expectations.expectations  # noqa: F401
+
+
 def _find_breaches(facts: pd.DataFrame, rules: list[RowRule], folder: Path) -> dict[int, list[str]]:
     """Run the suite; which rows break it, and how."""
     import great_expectations as gx

@@ -13,7 +13,7 @@ from recaster.pipeline.data_verbs import prepare, snapshot, validate, version_da
 from recaster.pipeline.finished import find_finished
 from recaster.pipeline.model_verbs import evaluate, export, train
 from recaster.pipeline.new_recipe import new_recipe
-from recaster.pipeline.open_cast import Cast, check_services, hold_model, open_cast
+from recaster.pipeline.open_cast import Cast, check_services, hold_model, import_libraries, open_cast
 from recaster.pipeline.production import open_voice, predict, promote_by_hand, roll_back_champion
 from recaster.pipeline.release_verbs import promote, register, version_artifact
 from recaster.pipeline.sample_verb import sample
@@ -41,6 +41,7 @@ __all__ = [
     "foresee",
     "history",
     "hold_model",
+    "import_libraries",
     "new_recipe",
     "open_cast",
     "open_voice",

@@ -75,6 +75,17 @@ def hold_model(cast: Cast, *, wait_seconds: float, on_wait: Callable[[str], None
         yield
 
 
+def import_libraries(cast: Cast) -> None:
+    """Import what most casts come to need, in seconds in which there is nothing else to do.
+
+    Each step imports its own otherwise, when it comes to it: one that is found finished needs none.
+    """
+    from recaster.data.contract import import_expectations
+
+    import_expectations()
+    cast.workload  # noqa: B018 - imports torch
+
+
 def check_services(cast: Cast) -> None:
     """Fail early when the home folder or MLflow cannot be used.
 
