@@ -45,10 +45,12 @@ _STOPPED = "Stopped. The same command goes on from here."
 
 def main() -> int:
     """Run the command; map every error to its exit code and a message with a repair."""
+    from recaster.core.collection import collect_rarely
     from recaster.core.errors import RecasterError
     from recaster.core.settings import quiet_dependencies
 
     quiet_dependencies()
+    collect_rarely()
     try:
         code = app(standalone_mode=False)
     except RecasterError as error:

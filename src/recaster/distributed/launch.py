@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from recaster.core.collection import collect_rarely
 from recaster.core.files import read_json
 from recaster.distributed.elastic import FAILURE, PLAN, rank_counts
 from recaster.distributed.network import address_towards, is_local_address
@@ -38,6 +39,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.with_parent:
         die_with_parent()
+    collect_rarely()
     run_dir = arguments.run_dir.resolve()
     plan = read_json(run_dir / PLAN)
     section = plan.get("elastic", plan["distributed"])

@@ -18,6 +18,7 @@ from recaster.evaluation.detection_metrics import (
     overlap_table,
     precision_recall,
 )
+from recaster.evaluation.picture_grid import PictureGrid, Place
 
 _COLUMNS, _ROWS = 3, 2
 _SHOWN_SCORE = 0.3
@@ -183,31 +184,32 @@ def plot_errors(errors: dict[str, int], path: Path) -> None:
 
 def plot_boxes(predictions: Found, targets: Truth, *, labels: list[str], load: Load, path: Path) -> None:
     """The first pictures with what there is (dashed) and what was found, each label in its colour."""
-    from matplotlib.figure import Figure
-
     rows = np.arange(min(len(targets), _COLUMNS * _ROWS))
-    figure = Figure(figsize=(4 * _COLUMNS, 3.4 * _ROWS), layout="constrained")
+    grid = PictureGrid(
+        columns=_COLUMNS,
+        rows=_ROWS,
+        cell=(4, 3.2),
+        lines=0,
+        title="Found (solid, with scores) and labelled (dashed)",
+    )
     for row, picture in zip(rows.tolist(), load(rows), strict=True):
-        axes = figure.add_subplot(_ROWS, _COLUMNS, row + 1)
-        grey = picture.shape[2] == 1
-        axes.imshow(picture[:, :, 0] if grey else picture, cmap="gray" if grey else None, vmin=0, vmax=1)
+        place = grid.add(picture)
         for number, *sides in targets[row][targets[row, :, 0] >= 0].tolist():
-            _draw(axes, sides, colour=_COLOURS[int(number) % len(_COLOURS)], style="--", text="")
+            _draw(grid.axes, place, sides, colour=_COLOURS[int(number) % len(_COLOURS)], style="--", text="")
         strong = predictions[row][predictions[row, :, 4] >= _SHOWN_SCORE]
         for *sides, score, number in strong.tolist():
             text = f"{labels[int(number)]} {score:.2f}"
-            _draw(axes, sides, colour=_COLOURS[int(number) % len(_COLOURS)], style="-", text=text)
-        axes.axis("off")
-    figure.suptitle("Found (solid, with scores) and labelled (dashed)")
-    figure.savefig(path, dpi=90)
+            _draw(grid.axes, place, sides, colour=_COLOURS[int(number) % len(_COLOURS)], style="-", text=text)
+    grid.save(path, dpi=90)
 
 
-def _draw(axes: Any, sides: list[float], *, colour: str, style: str, text: str) -> None:
+def _draw(axes: Any, place: Place, sides: list[float], *, colour: str, style: str, text: str) -> None:
     from matplotlib.patches import Rectangle
 
-    left, top, right, bottom = sides
+    left, right = (place.left + place.scale * sides[side] for side in (0, 2))
+    top, bottom = (place.top + place.scale * sides[side] for side in (1, 3))
     axes.add_patch(
         Rectangle((left, top), right - left, bottom - top, fill=False, color=colour, linestyle=style)
     )
     if text:
-        axes.text(left, top - 1, text, color=colour, fontsize=7, clip_on=True)
+        axes.text(left, top - place.scale, text, color=colour, fontsize=7, clip_on=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from recaster.core.seeds import derive_seed
 from recaster.data.shards import Shard
 from recaster.evaluation.face_metrics import Embeddings, People, embeddings_of, score_pairs
+from recaster.evaluation.picture_grid import PictureGrid
 from recaster.recipe.evaluation import EvaluateSection
 
 _DRAWS = 200
@@ -77,23 +78,19 @@ def plot_scores(predictions: Embeddings, targets: People, path: Path) -> None:
 
 def plot_retrieved(predictions: Embeddings, targets: People, shard: Shard, path: Path) -> None:
     """Draw pictures of several people and the nearest others, with their scores; wrong ones in red."""
-    from matplotlib.figure import Figure
-
     rows = np.concatenate([np.flatnonzero(shard.labels == person) for person in targets.tolist()])
     vectors = embeddings_of(predictions)
     asked = np.unique(np.linspace(0, len(rows) - 1, _ASKED).astype(int)).tolist()
-    figure = Figure(figsize=(1.4 * (_FOUND + 1), 1.7 * len(asked)), layout="constrained")
-    for line, number in enumerate(asked):
+    grid = PictureGrid(columns=_FOUND + 1, rows=len(asked), cell=(1.4, 1.7))
+    for number in asked:
         scores = vectors @ vectors[number]
         scores[number] = -np.inf
         nearest = np.argsort(-scores, kind="stable")[:_FOUND].tolist()
-        for column, found in enumerate([number, *nearest]):
-            axes = figure.add_subplot(len(asked), _FOUND + 1, line * (_FOUND + 1) + column + 1)
-            picture = shard.scaled(rows[found : found + 1])[0].transpose(1, 2, 0)
-            grey = picture.shape[2] == 1
-            axes.imshow(picture[:, :, 0] if grey else picture, cmap="gray" if grey else None, vmin=0, vmax=1)
+        for found in [number, *nearest]:
             own = shard.labels[rows[found]] == shard.labels[rows[number]]
-            title = f"{scores[found]:.2f}" if column else "asked for"
-            axes.set_title(title, fontsize=8, color="black" if own else "red")
-            axes.axis("off")
-    figure.savefig(path, dpi=110)
+            grid.add(
+                shard.scaled(rows[found : found + 1])[0].transpose(1, 2, 0),
+                "asked for" if found == number else f"{scores[found]:.2f}",
+                colour="black" if own else "red",
+            )
+    grid.save(path)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from recaster.evaluation.picture_grid import PictureGrid
 from recaster.evaluation.worst_errors import compare, find_worst
 
 _COLUMNS, _ROWS = 6, 4
@@ -28,22 +29,23 @@ def plot_worst_errors(
         load: from row numbers, ascending, to pictures `(rows, height, width, channels)` in 0..1.
         explain: from pictures and class numbers to maps `(rows, height, width)` in 0..1.
     """
-    from matplotlib.figure import Figure
-
     worst, classes = find_worst(probabilities, targets, most=_COLUMNS * _ROWS)
     places = np.argsort(worst)
     pictures = load(worst[places])[np.argsort(places)]
     maps = explain(pictures, classes) if len(worst) else np.empty((0, 0, 0), dtype=np.float32)
-    figure = Figure(figsize=(2.4 * _COLUMNS, 1.8 * _ROWS), layout="constrained")
-    figure.suptitle("The worst errors: truth / answer and its probability; right, what the answer rests on")
-    for number, (row, picture, shown) in enumerate(zip(worst.tolist(), pictures, maps, strict=True)):
-        axes = figure.add_subplot(_ROWS, _COLUMNS, number + 1)
+    grid = PictureGrid(
+        columns=_COLUMNS,
+        rows=_ROWS,
+        cell=(2.4, 1.65),
+        lines=2,
+        title="The worst errors: truth / answer and its probability; right, what the answer rests on",
+    )
+    for row, picture, shown in zip(worst.tolist(), pictures, maps, strict=True):
         colour = np.repeat(picture, 3 // picture.shape[2], axis=2)
         gap = np.ones((len(colour), max(1, colour.shape[1] // 16), 3), dtype=np.float32)
-        axes.imshow(np.concatenate([colour, gap, _overlay(colour, shown)], axis=1), vmin=0, vmax=1)
-        axes.set_title(compare(probabilities[row], targets[row], labels), fontsize=8)
-        axes.axis("off")
-    figure.savefig(path, dpi=110)
+        pair = np.concatenate([colour, gap, _overlay(colour, shown)], axis=1)
+        grid.add(pair, compare(probabilities[row], targets[row], labels))
+    grid.save(path)
 
 
 def _overlay(picture: NDArray[np.float32], shown: NDArray[np.float32]) -> NDArray[np.float32]:

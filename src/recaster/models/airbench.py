@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 _PATCH = 2
 _LEAST_VARIANCE = 3e-5
-"""Added to a direction's own, so that what is next to constant is not blown up; the paper's, of pixels in 0..1."""
+"""Added to a direction's own, so that what is next to constant is not blown up; for pixels in 0..1."""
 _MOMENTUM = 0.4
 """A running statistic's share of news: an epoch may have no more than a hundred steps."""
 _LOGIT_SCALE = 1 / 9
@@ -108,9 +108,7 @@ class Head(nn.Module):
 class Airbench(nn.Module):
     """Whitened patches, three blocks, a linear head."""
 
-    def __init__(
-        self, *, channels: int, classes: int, hidden: int, widening: int, dropout: float
-    ) -> None:
+    def __init__(self, *, channels: int, classes: int, hidden: int, widening: int, dropout: float) -> None:
         super().__init__()
         self.patches = WhitenedPatches(channels)
         first, later = 2 * channels * _PATCH**2, widening * hidden
@@ -158,7 +156,5 @@ def build_model(
     """
     if min(height, width) < 16:
         raise ValueError(f"pictures of {height}x{width} are smaller than 16x16")
-    built = Airbench(
-        channels=channels, classes=classes, hidden=hidden, widening=widening, dropout=dropout
-    )
+    built = Airbench(channels=channels, classes=classes, hidden=hidden, widening=widening, dropout=dropout)
     return built.to(torch.float32)

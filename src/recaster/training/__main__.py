@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from recaster.core.collection import collect_rarely
 from recaster.core.errors import RecasterError
 from recaster.distributed.elastic import FAILURE, fit_plan
 from recaster.distributed.heartbeat import heartbeat
@@ -17,6 +18,7 @@ from recaster.training.failures import leave_failure
 def main() -> int:
     """Train one rank; leave a deliberate error where the parent reads it."""
     die_with_parent()
+    collect_rarely()
     run_dir = Path(sys.argv[1])
     if (run_dir / FAILURE).exists():  # a restart would only end in the same deliberate error
         return 1

@@ -5,7 +5,6 @@ plan.json → journal.jsonl, checkpoints/, weights.safetensors, result.json (las
 
 from __future__ import annotations
 
-import gc
 import importlib
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import IO, Any
 
 import torch
 
+from recaster.core.collection import collect_as_usual
 from recaster.core.files import read_json, write_json
 from recaster.core.hashing import hash_file
 from recaster.customization.build import build_customized, count_parameters, rests_on_base
@@ -256,8 +256,7 @@ class Run:
         )
         every, save_every = train["record_every_steps"], train["checkpoint_every_steps"]
         note(step=state.step, phase="compile" if train["compile"] else "step")
-        gc.collect()
-        gc.freeze()  # what is here stays: later collections need not look at it again
+        collect_as_usual()
         with closing(loop) as reports:
             for report in reports:
                 window.add(report)
