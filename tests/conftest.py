@@ -17,7 +17,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 
+from recaster.core.collection import collect_rarely
 from recaster.core.settings import quiet_dependencies
+
+collect_rarely()
 
 ROOT = Path(__file__).parent.parent
 SMALL = (
