@@ -64,6 +64,7 @@ def _run_flow(
     from recaster import pipeline
 
     ensure_home(cast.settings)
+    # A server that was not there takes seconds to come up; what can be done meanwhile is done meanwhile.
     api_url, starting = begin_prefect(cast.settings)
     os.environ["PREFECT_API_URL"] = api_url
     os.environ.setdefault("PREFECT_HOME", str(cast.settings.home / "prefect"))
