@@ -17,6 +17,28 @@ from recaster.core.files import mirror_directory, storage_errors, write_json
 from recaster.core.locks import hold_lock, is_held
 from recaster.core.steps import find_step, run_step
 
+_COLLECTING = """
+import gc
+usual = gc.get_threshold()
+from recaster.core.collection import collect_as_usual, collect_rarely
+collect_rarely()
+assert gc.get_threshold()[0] > 50 * usual[0] and gc.isenabled()
+class Loop:
+    def __init__(self):
+        self.self = self
+    def __del__(self):
+        print("collected")
+Loop()
+collect_as_usual()
+assert gc.get_threshold() == usual and gc.get_freeze_count() > 1000
+print("end")
+"""
+
+
+def test_garbage_is_looked_for_less_often_and_then_as_usual() -> None:
+    done = subprocess.run([sys.executable, "-c", _COLLECTING], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["collected", "end"]
+
 
 def test_step_is_done_once(tmp_path: Path) -> None:
     calls = []
