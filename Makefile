@@ -9,17 +9,18 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
 
-# --no-compile: of 25,000 files a cast imports a fifth, and Python compiles those when it first does.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --no-compile --disable-pip-version-check '$(TORCH)' -c constraints.txt
-	$(PY) -m pip install --quiet --no-compile --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check '$(TORCH)' -c constraints.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
 	touch $@
 
 run: $(VENV)/.installed ## run the digits cast, from raw data to a champion
 	$(PY) -m recaster.cli run recipes/digits.yaml
 
+# Hundreds of processes import these; where PYTHONDONTWRITEBYTECODE is set each would compile them for itself.
 test: check ## lint, types, layers, then all tests
+	$(PY) -m compileall -q src flows tasks tests
 	$(PY) -m pytest -v -n 2 --dist loadgroup -m "not campaign"
 
 test-campaign: $(VENV)/.installed ## the tests that `make test` has no time for (about 13 minutes)
@@ -60,8 +61,8 @@ kill-campaign: $(VENV)/.installed ## 20 runs with three kills each (about 10 min
 
 .venv-ray/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-ray
-	.venv-ray/bin/python -m pip install --quiet --no-compile --disable-pip-version-check '$(TORCH)' -c constraints.txt
-	.venv-ray/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -e '.[dev,ray]' -c constraints.txt
+	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' -c constraints.txt
+	.venv-ray/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,ray]' -c constraints.txt
 	touch $@
 
 bench-launchers: .venv-ray/.installed ## several hosts (network namespaces) and a Ray cluster, with losses (about 10 minutes, as root)
@@ -71,8 +72,8 @@ bench-communication: $(VENV)/.installed ## schemes over shaped links, in network
 
 .venv-bench/.installed: benchmarks/engine-requirements.txt constraints.txt
 	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip install --quiet --no-compile --disable-pip-version-check '$(TORCH)' -c constraints.txt
-	.venv-bench/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -r benchmarks/engine-requirements.txt -c constraints.txt
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' -c constraints.txt
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/engine-requirements.txt -c constraints.txt
 	touch $@
 
 bench-engine: .venv-bench/.installed ## the engine's step against plain loops and peers, on the CPU (about 15 minutes)
@@ -98,7 +99,7 @@ bench-vision: $(VENV)/.installed ## vision workloads on public data in RECASTER_
 
 .venv-gensim/.installed: benchmarks/gensim-requirements.txt constraints.txt
 	$(PYTHON) -m venv .venv-gensim
-	.venv-gensim/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -r benchmarks/gensim-requirements.txt -c constraints.txt
+	.venv-gensim/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/gensim-requirements.txt -c constraints.txt
 	touch $@
 
 bench-language: $(VENV)/.installed ## the input path of texts, padding; data in RECASTER_TEST_DATA (about 5 minutes)
