@@ -225,7 +225,7 @@ def test_airbench_learns_a_hub_s_table_and_leaves_with_its_patches(project: Path
             "data.source=digits.parquet",
             "data.image={height: 16, width: 16, channels: 1, minimum: 0.0, maximum: 255.0}",
             "model.base=scratch:airbench-95",
-            "model.width=8",
+            "model.width=12",
             "train.epochs=6",
             "evaluate.flip=false",
         ],
