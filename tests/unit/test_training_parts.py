@@ -21,7 +21,13 @@ from recaster.distributed.gradients import group_by_layout, scale_gradients
 from recaster.models import mlp, transformer_encoder
 from recaster.models.losses import build_loss
 from recaster.recipe.training import EarlyStopping, Loss, Optimizer, Schedule
-from recaster.training.optimizers import build_optimizers, list_layers, set_rates, unfreezing_steps
+from recaster.training.optimizers import (
+    build_optimizers,
+    check_norm_biases,
+    list_layers,
+    set_rates,
+    unfreezing_steps,
+)
 from recaster.training.precision import is_emulated
 from recaster.training.sampler import Sampler
 from recaster.training.schedule import build_schedule
@@ -155,6 +161,16 @@ def test_norms_biases_learn_at_their_own_multiple_of_the_rate() -> None:
         assert {name: share / least for name, share in shares.items()} == {
             name: 64 if name in own else 1 for name in inner
         }
+
+
+def test_a_rate_for_biases_of_norms_that_are_not_there_is_refused() -> None:
+    section = Optimizer(name="sgd", learning_rate=0.2, norm_bias_factor=64).model_dump()
+    check_norm_biases(_encoder(), section)
+    frozen = _encoder()
+    freeze_parameters(frozen, ["*norm*"])
+    for model in (nn.Linear(2, 2), frozen):
+        with pytest.raises(RecipeError, match="norm_bias_factor"):
+            check_norm_biases(model, section)
 
 
 def test_layers_join_one_after_the_other() -> None:

@@ -81,11 +81,12 @@ def plot_retrieved(predictions: Embeddings, targets: People, shard: Shard, path:
     rows = np.concatenate([np.flatnonzero(shard.labels == person) for person in targets.tolist()])
     vectors = embeddings_of(predictions)
     asked = np.unique(np.linspace(0, len(rows) - 1, _ASKED).astype(int)).tolist()
-    grid = PictureGrid(columns=_FOUND + 1, rows=len(asked), cell=(1.4, 1.7))
+    shown = min(_FOUND, len(rows) - 1)
+    grid = PictureGrid(columns=1 + shown, rows=len(asked), cell=(1.4, 1.7))
     for number in asked:
         scores = vectors @ vectors[number]
         scores[number] = -np.inf
-        nearest = np.argsort(-scores, kind="stable")[:_FOUND].tolist()
+        nearest = np.argsort(-scores, kind="stable")[:shown].tolist()
         for found in [number, *nearest]:
             own = shard.labels[rows[found]] == shard.labels[rows[number]]
             grid.add(

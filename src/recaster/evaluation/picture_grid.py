@@ -38,6 +38,7 @@ class PictureGrid:
         from matplotlib.figure import Figure
 
         self._columns, self._cell, self._filled = columns, cell, 0
+        self._cells = columns * rows
         self._text = lines * _LINE
         self._head = 2.5 * _LINE if title else _GAP
         width, height = columns * cell[0], rows * cell[1] + self._head
@@ -49,7 +50,13 @@ class PictureGrid:
         self.axes.axis("off")
 
     def add(self, picture: NDArray[np.float32], text: str = "", *, colour: str = "black") -> Place:
-        """Fill the next cell with `picture` `(height, width, 1 or 3)` in 0..1, `text` above it."""
+        """Fill the next cell with `picture` `(height, width, 1 or 3)` in 0..1, `text` above it.
+
+        Raises:
+            ValueError: all cells are filled.
+        """
+        if self._filled == self._cells:
+            raise ValueError(f"the grid has {self._cells} cells, and all are filled")
         line, column = divmod(self._filled, self._columns)
         self._filled += 1
         left, top = column * self._cell[0], self._head + line * self._cell[1]

@@ -83,7 +83,7 @@ def import_libraries(cast: Cast) -> None:
     from recaster.data.contract import import_expectations
 
     import_expectations()
-    cast.workload  # noqa: B018 - imports torch
+    importlib.import_module(cast.workload_module)  # torch
 
 
 def check_services(cast: Cast) -> None:

@@ -74,7 +74,8 @@ class Optimizer(Section):
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     """Each layer's rate is this times the rate of the layer after it; 1 gives all the same."""
     norm_bias_factor: float = Field(default=1.0, gt=0)
-    """Biases of normalisation layers learn at this times the rate; Page 2019 has 64, with sgd."""
+    """Biases of normalisation layers learn at this times the rate; Page 2019 has 64, with sgd. Refused of a
+    model that trains none."""
 
     @model_validator(mode="after")
     def _options_apply(self) -> Optimizer:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from recaster.core.errors import RecipeError
 from recaster.distributed.strategies.protocol import Alternating, list_links
 from recaster.training.lazy_adam import LazyAdam
 
@@ -36,7 +37,8 @@ _KINDS: dict[str, Any] = {
 _DENOMINATORS = {"adam", "adamw", "nadam", "radam", "adamax", "adagrad", "adadelta", "rmsprop", "lazy-adam"}
 _MOMENTS = {"adam", "adamw", "nadam", "radam", "adamax", "lazy-adam"}
 
-_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm2d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.LayerNorm, nn.GroupNorm)
+"""What `norm_bias_factor` is of."""
 
 
 def build_optimizers(
@@ -171,6 +173,24 @@ def list_layers(model: nn.Module) -> list[str]:
 
 def _layer_of(name: str, layers: Sequence[str]) -> str:
     return next((layer for layer in layers if name.startswith(f"{layer}.")), "")
+
+
+def check_norm_biases(model: nn.Module, section: Mapping[str, Any]) -> None:
+    """Refuse a rate of their own for biases of which the whole `model` has none to train.
+
+    Raises:
+        RecipeError: with the repair.
+    """
+    if section["norm_bias_factor"] == 1:
+        return
+    trainable = {name for name, value in model.named_parameters() if value.requires_grad}
+    if not trainable & _norm_biases(model):
+        raise RecipeError(
+            "No normalisation layer of the model has a bias that is trained.",
+            where="train.optimizer.norm_bias_factor",
+            value=str(section["norm_bias_factor"]),
+            repair="remove it",
+        )
 
 
 def _norm_biases(model: nn.Module) -> set[str]:

@@ -39,7 +39,7 @@ from recaster.training.host_memory import keep_freed_memory, peak_resident, sepa
 from recaster.training.journal import JOURNAL, open_journal, read_validations, write_record
 from recaster.training.loop import StepReport, TrainState, check_finite, train_steps
 from recaster.training.memory_limit import memory_limit
-from recaster.training.optimizers import build_optimizers, list_layers, unfreezing_steps
+from recaster.training.optimizers import build_optimizers, check_norm_biases, list_layers, unfreezing_steps
 from recaster.training.precision import choose_kernels, choose_precision
 from recaster.training.prepare_model import prepare_model
 from recaster.training.records import StepWindow, measure_validation
@@ -146,6 +146,7 @@ class Run:
         train = self.train_section
         model = build_customized(self.workload, self.plan, say=_say if self.mesh.rank == 0 else None)
         layers = list_layers(model)
+        check_norm_biases(model, train["optimizer"])
         prepare_model(model, train)
         if train["loss"].get("consistency"):
             answer_twice(model)
