@@ -146,8 +146,8 @@ class Run:
         train = self.train_section
         model = build_customized(self.workload, self.plan, say=_say if self.mesh.rank == 0 else None)
         layers = list_layers(model)
-        check_norm_biases(model, train["optimizer"])
         prepare_model(model, train)
+        check_norm_biases(model, train["optimizer"])  # what is frozen is known now
         if train["loss"].get("consistency"):
             answer_twice(model)
         self.state_size = measure_state(model, self.plan)
