@@ -24,8 +24,7 @@ from recaster.models.face_embedder import FaceEmbedder, build_face_embedder, emb
 from recaster.models.face_losses import build_face_loss, nearest_is_own
 from recaster.models.loading import base_folder
 from recaster.models.losses import LossSum
-from recaster.models.open_pictures import PROCESSOR, PictureClassifier, describe_processor
-from recaster.models.picture_models import FRESH, find_architecture
+from recaster.models.picture_models import FRESH
 from recaster.recipe.section import stated
 from recaster.training.trainable import TrainingSet
 
@@ -148,30 +147,13 @@ class FaceRecognition:
 
     def export(self, plan: dict[str, Any], recipe: Recipe, weights: Path, folder: Path) -> None:
         """The network without its head, and the threshold that the validation split gives."""
-        from safetensors.torch import save_file
-
         from recaster.customization.build import load_merged
-        from recaster.exporting.artifact import write_artifact
-        from recaster.exporting.open_folder import write_open_folder
+        from recaster.exporting.picture_folder import write_picture_folder
 
-        model, base = load_merged(self, plan, weights), base_folder(plan)
+        model = load_merged(self, plan, weights)
         assert isinstance(model, FaceEmbedder)  # noqa: S101
-        network = model.network
         preprocessing = {"kind": self.kind, **stated(recipe.data.image).model_dump()}
-        if isinstance(network, PictureClassifier):
-            write_open_folder(folder, network=network.network, tokenizer=base or folder)
-            write_json(folder / PROCESSOR, describe_processor(network))
-            write_json(folder / "preprocessing.json", preprocessing)
-        else:
-            save_file(network.state_dict(), folder / "model.safetensors")
-            found = find_architecture(plan["model_arguments"], base)
-            write_artifact(
-                folder,
-                modeling=Path(found.module.__file__ or ""),
-                arguments=found.arguments,
-                labels=[],
-                preprocessing=preprocessing,
-            )
+        write_picture_folder(folder, model.network, plan=plan, labels=[], preprocessing=preprocessing)
         write_json(folder / VERIFICATION, _choose_threshold(model, Path(plan["prepared"]), recipe.evaluate))
 
     def predict(

@@ -13,20 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from recaster.core.files import read_json, write_json
+from recaster.core.files import read_json
 from recaster.data.augmentation import Augmentation
 from recaster.data.picture_set import PictureSet
 from recaster.data.shards import measure_light, read_shard
 from recaster.data.slice_groups import read_slice_groups
 from recaster.models.loading import base_folder
 from recaster.models.losses import LossSum, build_loss, count_correct, to_probabilities
-from recaster.models.open_pictures import PROCESSOR, PictureClassifier, describe_processor
-from recaster.models.picture_models import (
-    ALL_FRESH,
-    build_picture_model,
-    find_architecture,
-    load_picture_model,
-)
+from recaster.models.open_pictures import PictureClassifier
+from recaster.models.picture_models import ALL_FRESH, build_picture_model, load_picture_model
 from recaster.models.picture_views import list_views
 from recaster.recipe.section import stated
 from recaster.training.trainable import TrainingSet
@@ -119,38 +114,24 @@ class ImageClassification:
 
     def export(self, plan: dict[str, Any], recipe: Recipe, weights: Path, folder: Path) -> None:
         """Weights, configuration and preprocessing, and the network's source where it is of this package."""
-        from safetensors.torch import save_file
-
         from recaster.customization.build import load_trained
         from recaster.exporting.adapter_form import merge_beside_adapter
-        from recaster.exporting.artifact import write_artifact
-        from recaster.exporting.open_folder import name_problem, write_open_folder
+        from recaster.exporting.open_folder import name_problem
+        from recaster.exporting.picture_folder import write_picture_folder
 
-        base, several = base_folder(plan), recipe.data.several_labels
-        views = {"flip": recipe.evaluate.flip, "shift_pixels": recipe.evaluate.shift_pixels}
+        several = recipe.data.several_labels
         preprocessing = {
             "kind": self.kind,
             **stated(recipe.data.image).model_dump(),
             "several_labels": several,
-            **views,
+            "flip": recipe.evaluate.flip,
+            "shift_pixels": recipe.evaluate.shift_pixels,
         }
         trained = load_trained(self, plan, weights)
         model = merge_beside_adapter(trained, plan, folder, preprocessing=preprocessing)
         if isinstance(model, PictureClassifier):
             name_problem(model.network, several=several)
-            write_open_folder(folder, network=model.network, tokenizer=base or folder)
-            write_json(folder / PROCESSOR, describe_processor(model))
-            write_json(folder / "preprocessing.json", preprocessing)
-            return
-        save_file(model.state_dict(), folder / "model.safetensors")
-        found = find_architecture(plan["model_arguments"], base)
-        write_artifact(
-            folder,
-            modeling=Path(found.module.__file__ or ""),
-            arguments=found.arguments,
-            labels=recipe.data.labels,
-            preprocessing=preprocessing,
-        )
+        write_picture_folder(folder, model, plan=plan, labels=recipe.data.labels, preprocessing=preprocessing)
 
     @torch.no_grad()
     def predict(
