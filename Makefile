@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 TORCH := $(shell grep '^torch==' constraints.txt)
 .DEFAULT_GOAL := help
-.PHONY: help run test test-campaign check format reference tables fetch-models ui up down bench-overhead contract-table kill-campaign bench-launchers bench-communication bench-engine bench-engine-gpu bench-preflight bench-wheels bench-customization bench-vision bench-vision-gpu bench-images bench-language bench-language-quality clean
+.PHONY: help run test test-campaign check format reference tables fetch-models ui up down bench-overhead contract-table kill-campaign bench-launchers bench-communication bench-engine bench-engine-gpu bench-preflight bench-wheels bench-customization bench-vision bench-vision-gpu bench-depthwise bench-images bench-language bench-language-quality clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -91,7 +91,10 @@ bench-customization: $(VENV)/.installed ## methods on public data in RECASTER_TE
 bench-images: $(VENV)/.installed ## the input path of pictures against the model's step (about 4 minutes)
 	$(PY) -m benchmarks.images
 
-bench-vision-gpu: ## the CIFAR-10 recipe on one GPU; needs torch, numpy, safetensors, pydantic, ruamel.yaml, pillow
+bench-depthwise: $(VENV)/.installed ## steps of networks with depthwise convolutions, on the CPU (about 2 minutes)
+	$(PY) -m benchmarks.depthwise
+
+bench-vision-gpu: ## the recipes for all of CIFAR-10 on one GPU; needs torch, numpy, safetensors, pydantic, ruamel.yaml, pillow
 	PYTHONPATH=src $(PYTHON) -m benchmarks.vision_gpu
 
 bench-vision: $(VENV)/.installed ## vision workloads on public data in RECASTER_TEST_DATA (about half an hour)

@@ -46,7 +46,7 @@ class SameConv2d(nn.Conv2d):
         height, width = (self._padding(int(size)) for size in input.shape[-2:])
         if height or width:
             input = F.pad(input, (width // 2, width - width // 2, height // 2, height - height // 2))  # noqa: A001
-        return F.conv2d(input, self.weight, None, self.stride, 0, 1, self.groups)
+        return super().forward(input)
 
     def _padding(self, size: int) -> int:
         kernel, stride = int(self.kernel_size[0]), int(self.stride[0])
@@ -61,7 +61,10 @@ class BatchNormRelu(BatchNorm):
         return F.relu6(super().forward(input))
 
 
-def _conv(inputs: int, outputs: int, *, kernel: int = 1, stride: int = 1, groups: int = 1) -> SameConv2d:
+def _conv(inputs: int, outputs: int, *, kernel: int = 1, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """Padded as `SameConv2d` is: without a stride as much on all sides, which torch can do itself."""
+    if stride == 1:
+        return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False)
     return SameConv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
 
 

@@ -1,4 +1,4 @@
-"""What is done to a whole model before it is shared out: freezing, layouts, recomputing, compiling."""
+"""What is done to a whole model before it is shared out: freezing, layouts, recomputing, kernels."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from recaster.core.errors import RecipeError
 from recaster.customization.freezing import freeze_parameters
 from recaster.distributed.strategies.share import list_blocks
+from recaster.training.depthwise import quicken_depthwise
 
 
 def prepare_model(model: nn.Module, train: Mapping[str, Any]) -> None:
@@ -27,6 +28,7 @@ def prepare_model(model: nn.Module, train: Mapping[str, Any]) -> None:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if train["activation_checkpointing"]:
         _recompute_blocks(model)
+    quicken_depthwise(model)
     if train["compile"]:
         model.compile()
 
