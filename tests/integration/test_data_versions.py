@@ -9,9 +9,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from recaster import pipeline
+from recaster.core.errors import RecipeError
 from recaster.core.hashing import hash_directory
 from recaster.core.progress import SilentReporter
+from recaster.recipe.load import load_recipe
 
 
 def _dvc(project: Path, *arguments: str) -> str:
@@ -96,3 +100,27 @@ def test_new_recipe_in_an_empty_folder(tmp_path: Path) -> None:
     _prepare(folder, "faces")
     assert "up to date" in _dvc(folder, "status", "prepare@faces")
     assert "prepare@faces" in (folder / "dvc.lock").read_text()
+
+
+def test_a_copy_of_a_recipe_in_another_place_is_versioned(project: Path) -> None:
+    from recaster.core.settings import find_settings
+
+    settings, source = find_settings(project), project / "recipes" / "face-recognition" / "tiny.yaml"
+    copy = pipeline.new_recipe(settings, "faces", source)
+    written = source.read_text().replace("name: tiny-face-recognition", "name: faces")
+    assert copy.read_text() == written + "\ncommunication: {}\n\ncontract: {}\n\ncustomize: {}\n"
+    assert load_recipe(copy).model_dump() == {**load_recipe(source).model_dump(), "name": "faces"}
+    _prepare(project, "faces")
+    assert "up to date" in _dvc(project, "status", "prepare@faces")
+    assert "prepare@faces" in (project / "dvc.lock").read_text()
+
+
+def test_what_is_no_recipe_is_not_copied(project: Path) -> None:
+    from recaster.core.settings import find_settings
+
+    (project / "odd.yaml").write_text("name: odd\n")
+    stages = (project / "dvc.yaml").read_text()
+    with pytest.raises(RecipeError, match=r"odd\.yaml"):
+        pipeline.new_recipe(find_settings(project), "copy", project / "odd.yaml")
+    assert not (project / "recipes" / "copy.yaml").exists()
+    assert (project / "dvc.yaml").read_text() == stages

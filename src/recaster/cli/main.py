@@ -107,11 +107,17 @@ def _settings() -> Settings:
 
 
 @app.command()
-def new(name: ModelName, as_json: Json = False) -> None:
-    """Write a recipe to start from; in an empty folder, also the project around it."""
+def new(
+    name: ModelName,
+    source: Annotated[
+        Path | None, typer.Option("--from", metavar="RECIPE", help="Copy this one, not that of the digits.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a recipe to start from, which DVC versions; in an empty folder, also the project around it."""
     from recaster import pipeline
 
-    path = pipeline.new_recipe(_settings(), name)
+    path = pipeline.new_recipe(_settings(), name, source)
     _emit(
         {"recipe": str(path)},
         as_json=as_json,

@@ -159,7 +159,10 @@ def unversioned_because(cast: Cast, sections: tuple[str, ...]) -> str:
     """
     versioned = cast.settings.project / "recipes" / f"{cast.recipe.name}.yaml"
     if cast.path.resolve() != versioned.resolve():
-        return f"DVC versions recipes/{cast.recipe.name}.yaml alone, and this recipe is {cast.path}"
+        return (
+            f"DVC versions recipes/{cast.recipe.name}.yaml alone, and this recipe is {cast.path} "
+            f"(`recaster new NAME --from {cast.path}` makes a copy that is versioned)"
+        )
     if changed := _changed_sections(cast, sections):
         return f"--set changes {', '.join(changed)} of {cast.path.name}"
     return ""

@@ -55,7 +55,8 @@ def commit_stages(settings: Settings, name: str, steps: list[str]) -> dict[str, 
                 "DVC did not take the data version.",
                 where=str(settings.project / "dvc.yaml"),
                 value=done.stderr.strip() or done.stdout.strip(),
-                repair=f"add {name!r} to the matrix of each stage in dvc.yaml, or run `dvc doctor`",
+                repair=f"add {name!r} to the matrix of each stage in dvc.yaml, write missing sections "
+                "into the recipe (`contract: {}` stands for the defaults), or run `dvc doctor`",
             )
         versions = read_versions(settings, name)
     return {step: versions[step] for step in steps}

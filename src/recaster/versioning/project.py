@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -13,7 +14,7 @@ from ruamel.yaml import YAML
 from recaster.core.errors import RecasterError
 from recaster.core.files import write_bytes
 
-_STAGES = "dvc.yaml"
+_STAGES, _RECIPE = "dvc.yaml", "recipes/${item.name}.yaml"
 
 
 def init_project(project: Path) -> None:
@@ -51,3 +52,11 @@ def add_name(project: Path, name: str) -> None:
     text = io.StringIO()
     yaml.dump(tree, text)
     write_bytes(project / _STAGES, text.getvalue().encode())
+
+
+def list_sections(project: Path) -> list[str]:
+    """The sections of `recipes/NAME.yaml` that stages of `dvc.yaml` depend on; DVC wants each in the file."""
+    tree = YAML(typ="safe").load(project / _STAGES)
+    entries = [entry for stage in tree["stages"].values() for entry in stage.get("params", [])]
+    named = [entry.get(_RECIPE) or [] for entry in entries if isinstance(entry, dict)]
+    return sorted({*chain.from_iterable(named)})
