@@ -1,11 +1,12 @@
-"""Depthwise convolutions on a CPU: gradients by way of those that oneDNN has quick kernels for.
+"""Depthwise convolutions in bf16 on a CPU: gradients by way of those that oneDNN has quick kernels for.
 
-Slow in it are a gradient of a filter wider than 3, and in bf16 a strided convolution's gradient of its
-input. Here the first is computed a 3x3 piece at a time, the second in float32. docs/log.md has the times.
+It has none for the gradient of a filter wider than 3, nor for that of a strided convolution's input. Here
+the first is computed a 3x3 piece at a time, the second in float32. docs/log.md has the times.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,8 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _PIECE = 3
-_WIDEST_IN_FLOAT32 = 5
-"""Filters in float32 that are wider have so many pieces that these take longer than the whole."""
 
 
 class _Grid(NamedTuple):
@@ -27,9 +26,9 @@ class _Grid(NamedTuple):
 
 
 def quicken_depthwise(model: nn.Module) -> int:
-    """Give the depthwise convolutions of `model` that gain by it these gradients on a CPU; return how many.
+    """Give the depthwise convolutions of `model` that gain by it these gradients; return how many.
 
-    Parameters, their names and, but for rounding, values stay. Elsewhere than on a CPU nothing changes.
+    Parameters, their names and, but for rounding, values stay; other than in bf16 on a CPU all does.
     """
     found = [module for module in model.modules() if isinstance(module, nn.Conv2d) and _gains(module)]
     for module in found:
@@ -49,19 +48,35 @@ def _gains(module: nn.Conv2d) -> bool:
 
 
 def _convolve(grid: _Grid, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if images.device.type != "cpu" or not torch.is_grad_enabled():
+    kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else images.dtype
+    if images.device.type != "cpu" or kind != torch.bfloat16 or not torch.is_grad_enabled():
         return F.conv2d(images, weight, bias, *grid, 1, len(weight))
-    if torch.is_autocast_enabled("cpu"):  # which would not cast what a function of one's own is given
-        kind = torch.get_autocast_dtype("cpu")
-        images, weight = images.to(kind), weight.to(kind)
-        bias = None if bias is None else bias.to(kind)
+    # Autocast would not cast what a function of one's own is given.
+    bias = None if bias is None else bias.to(kind)
+    return convolve_depthwise(images.to(kind), weight.to(kind), bias, grid.stride, grid.padding)
+
+
+def convolve_depthwise(
+    images: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int = 1,
+    padding: Sequence[int] = (0, 0),
+) -> Tensor:
+    """`torch.nn.functional.conv2d` with a filter a channel, and the gradients of this module.
+
+    Args:
+        images: `(batch, channels, height, width)`.
+        weight: `(channels, 1, side, side)`.
+        bias: `(channels,)`.
+        padding: rows above and below, columns left and right.
+    """
+    grid = _Grid(stride, [*padding])
     result: Tensor = _Depthwise.apply(images, weight, bias, grid)  # type: ignore[no-untyped-call]
     return result
 
 
 class _Depthwise(torch.autograd.Function):
-    """For `images` `(batch, channels, height, width)` and a `weight` of `(channels, 1, side, side)`."""
-
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, grid: _Grid) -> Tensor:
         ctx.save_for_backward(images, weight)
@@ -90,7 +105,7 @@ def _images_gradient(grad: Tensor, images: Tensor, weight: Tensor, grid: _Grid) 
 
 def _weight_gradient(grad: Tensor, images: Tensor, weight: Tensor, grid: _Grid) -> Tensor:
     side = weight.shape[-1]
-    if side <= _PIECE or (images.dtype != torch.bfloat16 and side > _WIDEST_IN_FLOAT32):
+    if side <= _PIECE:
         return _whole_gradients(grad, images, weight, grid, images=False)
     rows, columns = grid.padding
     if rows or columns:
