@@ -28,7 +28,8 @@ class _Grid(NamedTuple):
 def quicken_depthwise(model: nn.Module) -> int:
     """Give the depthwise convolutions of `model` that gain by it these gradients; return how many.
 
-    Parameters, their names and, but for rounding, values stay; other than in bf16 on a CPU all does.
+    Parameters keep their names, and results their values but for rounding. Nothing changes other than in
+    bf16 on a CPU.
     """
     found = [module for module in model.modules() if isinstance(module, nn.Conv2d) and _gains(module)]
     for module in found:
