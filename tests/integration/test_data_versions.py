@@ -106,7 +106,9 @@ def test_a_copy_of_a_recipe_in_another_place_is_versioned(project: Path) -> None
     from recaster.core.settings import find_settings
 
     settings, source = find_settings(project), project / "recipes" / "face-recognition" / "tiny.yaml"
+    stages = (project / "dvc.yaml").read_text()
     copy = pipeline.new_recipe(settings, "faces", source)
+    assert (project / "dvc.yaml").read_text() == stages.replace("[digits]", "[digits, faces]")
     written = source.read_text().replace("name: tiny-face-recognition", "name: faces")
     assert copy.read_text() == written + "\ncommunication: {}\n\ncontract: {}\n\ncustomize: {}\n"
     assert load_recipe(copy).model_dump() == {**load_recipe(source).model_dump(), "name": "faces"}

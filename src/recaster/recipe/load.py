@@ -56,7 +56,8 @@ def write_values(path: Path, values: Mapping[str, Any]) -> None:
     load_recipe(path, [to_override(key, value) for key, value in values.items()])
     yaml = YAML(typ="rt")
     yaml.preserve_quotes = True
-    yaml.width = 120
+    yaml.width = 4096  # lines are not broken
+    yaml.indent(mapping=2, sequence=4, offset=2)  # as recipes are written: only the values should differ
     tree = yaml.load(path.read_text(encoding="utf-8"))
     for key, value in values.items():
         _set_value(tree, key.split("."), value)

@@ -43,7 +43,8 @@ def init_project(project: Path) -> None:
 def add_name(project: Path, name: str) -> None:
     """Add `name` to the matrix of each stage in `dvc.yaml`; comments and order stay."""
     yaml = YAML(typ="rt")
-    yaml.width = 120
+    yaml.width = 4096  # lines are not broken
+    yaml.indent(mapping=2, sequence=4, offset=2)  # as the file has it: only what is added should differ
     tree = yaml.load(project / _STAGES)
     for stage in tree["stages"].values():
         names = stage.get("matrix", {}).get("name")
