@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from tests.contract import strategy_runs
-from tests.contract.strategy_runs import CASES, HALF, MOVES, STEPS, Case
+from tests.contract.strategy_runs import CASES, MOVES, STEPS, Case
 
 _RESULT = Path(__file__).parent / "results" / "strategies.json"
 
@@ -52,8 +52,8 @@ def main() -> None:
 
 
 def _measure_case(folder: Path, case: Case) -> dict[str, Any]:
-    one = strategy_runs.weights_after(folder, case.name, case.model, step=HALF)
-    two = strategy_runs.weights_after(folder, f"{case.name}-again", case.model, step=HALF)
+    one = strategy_runs.final_weights(folder, case.name, case.model)
+    two = strategy_runs.final_weights(folder, f"{case.name}-again", case.model)
     return {
         "strategy": case.strategy,
         "ranks": case.ranks,

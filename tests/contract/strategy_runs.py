@@ -1,8 +1,7 @@
 """The runs behind the strategies' contract: each strategy, on real ranks, over the same global batches.
 
-Every case trains ten AdamW steps with the product's own loop, and five of them again, and saves after
-steps 5 and 10; moves go on from step 5 under another strategy or number of ranks. All is judged from
-these checkpoints.
+Every case trains ten AdamW steps with the product's own loop, twice, and saves after steps 5 and 10;
+moves go on from step 5 under another strategy or number of ranks. All is judged from these checkpoints.
 """
 
 from __future__ import annotations
@@ -287,15 +286,15 @@ def run_phases(folder: Path, phases: Sequence[Phase] = PHASES) -> None:
         mp.spawn(_work, args=(phase, number, folder), nprocs=phase.ranks)
 
 
-def weights_after(folder: Path, name: str, model: str, *, step: int = STEPS) -> dict[str, Tensor]:
-    """The whole model's weights after `step` steps of a case or move."""
-    return read_weights(folder / name, step=step, model=build_model(model))
+def final_weights(folder: Path, name: str, model: str) -> dict[str, Tensor]:
+    """The whole model's weights after all steps of a case or move."""
+    return read_weights(folder / name, step=STEPS, model=build_model(model))
 
 
 def largest_error(folder: Path, name: str, reference: Case) -> float:
     """Largest difference of a weight from the one-process run with the same model and precision."""
-    wanted = weights_after(folder, reference.name, reference.model)
-    found = weights_after(folder, name, reference.model)
+    wanted = final_weights(folder, reference.name, reference.model)
+    found = final_weights(folder, name, reference.model)
     return max(float((found[key] - value).abs().max()) for key, value in wanted.items())
 
 
@@ -312,14 +311,14 @@ def _work(rank: int, phase: Phase, number: int, folder: Path) -> None:
     try:
         for case in phase.cases:
             _run(case, folder / case.name)
-            _run(case, folder / f"{case.name}-again", last=HALF)
+            _run(case, folder / f"{case.name}-again")
         for move in phase.moves:
             _run(move.to, folder / move.name, resume=folder / move.origin.name)
     finally:
         dist.destroy_process_group()
 
 
-def _run(case: Case, folder: Path, *, resume: Path | None = None, last: int = STEPS) -> None:
+def _run(case: Case, folder: Path, *, resume: Path | None = None) -> None:
     section = DistributedSection(
         strategy=case.strategy,  # type: ignore[arg-type]
         ranks=case.ranks,
@@ -375,7 +374,7 @@ def _run(case: Case, folder: Path, *, resume: Path | None = None, last: int = ST
                 mesh,
                 micro_batch_size=case.micro,
                 seed=_SEED,
-                steps=last,
+                steps=STEPS,
             ),
             loss_sum=build(loss, training=True),
             rate_at=lambda step: rate * schedule(step),
@@ -384,7 +383,7 @@ def _run(case: Case, folder: Path, *, resume: Path | None = None, last: int = ST
         ):
             spoken = float(report.loss_sum) if report.targets else 0.0
             reports.append([report.step, spoken, report.targets, float(report.gradient_norm)])
-            if report.step in (HALF, last):
+            if report.step in (HALF, STEPS):
                 saver.save(saved, step=report.step, memory={}, also_keep=list)
     (folder / f"reports-{mesh.rank}.json").write_text(json.dumps(reports))
 

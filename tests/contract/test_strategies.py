@@ -1,4 +1,4 @@
-"""Every strategy ends where one process ends, takes the same way twice, and goes on where another stopped.
+"""Every strategy ends where one process ends, ends there twice, and goes on where another stopped.
 
 Tolerances are the wanted ones, as largest difference of a weight after ten AdamW steps. Measured on
 CPU: float32 below 1e-6, the order of sums being all that differs; bf16 below 4e-3 (see
@@ -16,7 +16,7 @@ import torch
 
 from tests.conftest import shared_folder
 from tests.contract import strategy_runs
-from tests.contract.strategy_runs import CASES, HALF, MAX_NORM, MOVES, SINGLE, Case, Move
+from tests.contract.strategy_runs import CASES, MAX_NORM, MOVES, SINGLE, Case, Move
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("strategies")]
 _FLOAT32, _FLOAT32_EXACT, _BF16 = 4.2e-5, 2e-5, 5e-3
@@ -56,8 +56,8 @@ def test_weights_equal_those_of_one_process(runs: Path, case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_two_runs_are_bitwise_equal(runs: Path, case: Case) -> None:
-    one = strategy_runs.weights_after(runs, case.name, case.model, step=HALF)
-    two = strategy_runs.weights_after(runs, f"{case.name}-again", case.model, step=HALF)
+    one = strategy_runs.final_weights(runs, case.name, case.model)
+    two = strategy_runs.final_weights(runs, f"{case.name}-again", case.model)
     assert [name for name, value in one.items() if not torch.equal(value, two[name])] == []
 
 
@@ -91,5 +91,5 @@ def test_a_checkpoint_moves(runs: Path, move: Move) -> None:
 def test_what_is_compared_moves_far(runs: Path) -> None:
     """The runs train: a strategy that did nothing, or half of it, would be off by much more than allowed."""
     start = strategy_runs.build_model(SINGLE.model).state_dict()
-    end = strategy_runs.weights_after(runs, SINGLE.name, SINGLE.model)
+    end = strategy_runs.final_weights(runs, SINGLE.name, SINGLE.model)
     assert max(float((end[name] - value).abs().max()) for name, value in start.items()) > 100 * _FLOAT32
