@@ -13,8 +13,18 @@ from recaster.models.mobilenet_v2 import build_model
 from recaster.training.depthwise import convolve_depthwise, quicken_depthwise
 
 _SHAPES = [
-    pytest.param(kernel, stride, padding, id=f"{kernel}x{kernel}-stride{stride}-padding{padding}")
-    for kernel, stride, padding in [(3, 2, 1), (3, 2, 0), (5, 1, 2), (5, 2, 0), (7, 1, 3), (4, 1, 1)]
+    pytest.param(
+        kernel, stride, padding, id=f"{kernel}x{kernel}-stride{stride}-padding{padding[0]}-{padding[1]}"
+    )
+    for kernel, stride, padding in [
+        (3, 2, (1, 1)),
+        (3, 2, (0, 0)),
+        (5, 1, (2, 2)),
+        (5, 2, (0, 0)),
+        (5, 1, (2, 0)),
+        (7, 1, (3, 3)),
+        (4, 1, (1, 1)),
+    ]
 ]
 
 
@@ -36,7 +46,7 @@ def _gradients(layer: nn.Module, images: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize(("kernel", "stride", "padding"), _SHAPES)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["rows", "last"])
 def test_in_bf16_gradients_are_no_further_from_the_truth_than_torch_s(
-    kernel: int, stride: int, padding: int, layout: torch.memory_format
+    kernel: int, stride: int, padding: tuple[int, int], layout: torch.memory_format
 ) -> None:
     torch.manual_seed(0)
     layer, quick = _pair(nn.Conv2d(16, 16, kernel, stride, padding, groups=16))
@@ -50,13 +60,13 @@ def test_in_bf16_gradients_are_no_further_from_the_truth_than_torch_s(
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), _SHAPES)
-def test_first_and_second_derivatives_are_right(kernel: int, stride: int, padding: int) -> None:
+def test_first_and_second_derivatives_are_right(kernel: int, stride: int, padding: tuple[int, int]) -> None:
     torch.manual_seed(0)
     shapes = [(2, 2, 7, 6), (2, 1, kernel, kernel), (2,)]
     given = [torch.randn(*shape, dtype=torch.double, requires_grad=True) for shape in shapes]
 
     def convolve(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return convolve_depthwise(images, weight, bias, stride, (padding, padding))
+        return convolve_depthwise(images, weight, bias, stride, padding)
 
     wanted = nn.functional.conv2d(given[0], given[1], given[2], stride, padding, groups=2)
     assert torch.equal(convolve(*given), wanted)
@@ -65,7 +75,7 @@ def test_first_and_second_derivatives_are_right(kernel: int, stride: int, paddin
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), _SHAPES)
-def test_in_float32_nothing_changes(kernel: int, stride: int, padding: int) -> None:
+def test_in_float32_nothing_changes(kernel: int, stride: int, padding: tuple[int, int]) -> None:
     torch.manual_seed(0)
     layer, quick = _pair(nn.Conv2d(16, 16, kernel, stride, padding, groups=16))
     images = torch.randn(4, 16, 11, 9)
@@ -76,8 +86,34 @@ def test_a_layer_that_pads_in_its_own_way_goes_on_doing_so() -> None:
     torch.manual_seed(0)
     layer, quick = _pair(SameConv2d(8, 8, 5, 2, groups=8, bias=False))
     images = torch.randn(2, 8, 7, 6)
+    truth = _gradients(copy.deepcopy(layer).double(), images.double())
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(layer(images), quick(images))
+        own, found = _gradients(layer, images), _gradients(quick, images)
+    assert torch.equal(own[0], found[0])
+    for right, one, other in zip(truth, own, found, strict=True):
+        assert (other - right).norm() <= 1.1 * (one - right).norm() + 1e-6
+
+
+def _penalty_gradient(layer: nn.Module, images: Tensor) -> Tensor:
+    """Of the filter, by the squared gradient of the pictures: what the R1 penalty needs."""
+    images = images.clone().requires_grad_()
+    total = layer(images).float().square().sum()
+    (gradient,) = torch.autograd.grad(total, images, create_graph=True)
+    (found,) = torch.autograd.grad(gradient.square().sum(), [next(layer.parameters())])
+    return found
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), _SHAPES)
+def test_in_bf16_a_penalty_on_gradients_is_near_the_truth(
+    kernel: int, stride: int, padding: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    layer, quick = _pair(nn.Conv2d(16, 16, kernel, stride, padding, groups=16, bias=False))
+    images = torch.randn(4, 16, 11, 9)
+    truth = _penalty_gradient(copy.deepcopy(layer).double(), images.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = _penalty_gradient(quick, images)
+    assert (found - truth).norm() <= 0.02 * truth.norm()
 
 
 def test_what_is_frozen_gets_no_gradient() -> None:
